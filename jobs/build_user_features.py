@@ -1,0 +1,208 @@
+"""build_user_features: the sources of a day joined into one row per active user.
+
+Reads source_<name> (events of the days, whatever day they were delivered on) and deliveries; writes user_features.
+Key: user_id, ds. Idempotent on ds: a re-run replaces those partitions.
+Only rows available at the cutoff count: by default the end of ds plus the catalog's delivery lag. Cost grows with the
+events of the chunk, and with the profile rows inside its lookback.
+"""
+
+from datetime import date, datetime
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs import quality
+from jobs.context import Context
+from jobs.delta_tables import Where, on_days
+from jobs.errors import BadInput, GateRefused
+from jobs.feature_columns import events, hashed, latest_versions, numeric_values, padded, slice_text, slices
+from jobs.ledger import StageRecord, record_stage
+from jobs.validation_rules import end_of_day
+from schemas.catalog import Catalog, Source
+from schemas.keys import Days
+from schemas.source_events import source_table_name
+from schemas.user_features import content_columns, user_features
+
+ROWS_PER_FILE = 8192  # bounds a Petastorm row group in memory: about 3 kB a row
+UNITS_PER_SLOT = 2
+
+
+def cutoff(catalog: Catalog, given: datetime | None) -> Column:
+    """The moment up to which a row of `ds` may know: `given`, or the end of ds plus the delivery lag."""
+    if given is not None:
+        return F.lit(given.isoformat()).cast("timestamp")
+    lag = F.make_interval(secs=F.lit(int(catalog.delivery_lag.total_seconds())))
+    return end_of_day(F.col("ds"), catalog.time_zone) + lag
+
+
+def slices_by_user(slice_rows: DataFrame, catalog: Catalog) -> DataFrame:
+    """One row per active user and day with the columns of every event source; an absent source is empty and zero."""
+    columns = [F.first(F.when(F.col("source") == s.name, F.struct("count", "texts", "events")), ignorenulls=True).alias(s.name) for s in catalog.events]
+    wide = slice_rows.groupBy("user_id", "ds").agg(*columns)
+    return wide.select("user_id", "ds", *(c for s in catalog.events for c in _event_columns(s)))
+
+
+def _event_columns(source: Source) -> list[Column]:
+    found, length = F.col(source.name), source.max_events
+    empty = F.filter(F.coalesce(found["events"], _no_events(source)), lambda e: e["ids"].isNotNull())
+    ids = F.flatten(F.transform(empty, lambda e: e["ids"]))
+    values = F.flatten(F.transform(empty, lambda e: e["values"]))
+    return [
+        F.coalesce(slice_text(found["texts"], source.max_text_chars), F.encode(F.lit(""), "UTF-8")).alias(f"{source.name}_text"),
+        F.coalesce(found["count"], F.lit(0)).alias(f"{source.name}_count"),
+        padded(ids, length * len(source.id_columns), F.lit(0)).alias(f"{source.name}_event_ids"),
+        padded(values, length * len(source.value_names), F.lit(0).cast("float")).alias(f"{source.name}_event_values"),
+        padded(F.transform(empty, lambda _: F.lit(1)), length, F.lit(0)).alias(f"{source.name}_mask"),
+    ]
+
+
+def _no_events(source: Source) -> Column:
+    """An empty list of the events' type: one event that the caller filters out."""
+    nothing = F.struct(
+        F.lit(None).cast("timestamp").alias("event_time"),
+        F.lit(None).cast("bigint").alias("tie"),
+        F.lit(None).cast("array<int>").alias("ids"),
+        F.lit(None).cast("array<float>").alias("values"),
+    )
+    return F.array(nothing)
+
+
+def profiles_at(profile_rows: DataFrame, active: DataFrame, profile: Source, catalog: Catalog, known: Column) -> DataFrame:
+    """(user_id, ds) of `active` with the latest profile row valid and available then, where there is one."""
+    rows = profile_rows.select(
+        F.col("user_id"),
+        F.col("ds").alias("valid_from"),
+        F.struct("event_time", "available_time", F.xxhash64(*(c.name for c in profile.columns)).alias("tie")).alias("order"),
+        F.struct(
+            F.array(*numeric_values(profile)).alias("values"),
+            F.array(*(hashed(profile, c.name, catalog.header.hash_buckets) for c in profile.id_columns)).alias("ids"),
+        ).alias("row"),
+    )
+    joined = active.join(rows, on="user_id", how="inner").where(F.col("valid_from") <= F.col("ds"))
+    if profile.lookback_days is not None:
+        joined = joined.where(F.col("valid_from") > F.date_sub("ds", profile.lookback_days))
+    valid = joined.where(F.col("order.available_time") <= known)
+    return valid.groupBy("user_id", "ds").agg(F.max_by("row", "order").alias("profile_row"))
+
+
+def with_profile(users: DataFrame, profiles: DataFrame, profile: Source) -> DataFrame:
+    joined = users.join(profiles, on=["user_id", "ds"], how="left")
+    row, name = F.col("profile_row"), profile.name
+    no_values = F.array_repeat(F.lit(0).cast("float"), len(profile.value_names))
+    no_ids = F.array_repeat(F.lit(0), len(profile.id_columns))
+    return joined.select(
+        *users.columns,
+        row.isNotNull().cast("int").alias(f"{name}_count"),
+        F.coalesce(row["values"], no_values).alias(f"{name}_values"),
+        F.coalesce(row["ids"], no_ids).alias(f"{name}_ids"),
+    )
+
+
+def row_hash(columns: tuple[str, ...]) -> Column:
+    """xxhash64 that tells nulls and array boundaries apart, which the plain function does not."""
+    parts = [part for name in columns for part in (F.col(name), F.col(name).isNull())]
+    return F.xxhash64(*parts, *(F.size(name) for name in columns if name.endswith(("_ids", "_values", "_mask"))))
+
+
+def finished(users: DataFrame, catalog: Catalog, known: Column, run_id: str) -> DataFrame:
+    """The table's columns: BINARY ids, the cutoff, the hash, the run."""
+    rows = users.withColumn("user_id", F.encode("user_id", "UTF-8"))
+    hashed_rows = rows.withColumn("row_hash", row_hash(content_columns(catalog)))
+    return hashed_rows.select("*", known.alias("available_at"), F.lit(run_id).alias("run_id")).select(*user_features(catalog).columns)
+
+
+def run(context: Context, days: Days, given_cutoff: datetime | None = None) -> None:
+    """Raises `BadInput` when a source of the days is not validated, `GateRefused` when the written rows fail the suite."""
+    with record_stage(context, "build_user_features", days) as record:
+        _require_validated(context, days, record)
+        known = cutoff(context.catalog, given_cutoff)
+        all_events = _events(context, days, known, record).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            users = slices_by_user(slices(all_events), context.catalog)
+            if context.catalog.profile is not None:
+                users = _with_profile(context, days, users, all_events.select("user_id", "ds").distinct(), known, record)
+            _write(context, days, finished(users, context.catalog, known, context.run_id), record)
+            _reconcile(context, days, all_events, record)
+        finally:
+            all_events.unpersist()
+
+
+def _require_validated(context: Context, days: Days, record: StageRecord) -> None:
+    record.read["deliveries"] = context.lake.version("deliveries")
+    rows = on_days(context.lake.read("deliveries", record.read["deliveries"]), days, "delivered_ds")
+    gates = {(r.source, r.delivered_ds): r.gate for r in rows.groupBy("source", "delivered_ds").agg(F.min("gate").alias("gate")).collect()}
+    for ds in days:
+        for source in context.catalog.sources:
+            _require_passed(source.name, ds, gates.get((source.name, ds)))
+
+
+def _require_passed(source: str, ds: date, gate: str | None) -> None:
+    """`gate` is the least of the day's deliveries: 'blocked' sorts before 'passed'."""
+    if gate is None:
+        raise BadInput(f"source {source}, {ds}: not validated, expected a passed delivery; run `u2qt validate --ds {ds}` first")
+    if gate != "passed":
+        raise GateRefused(f"source {source}, {ds}: its delivery is {gate}, expected passed; see `u2qt status --ds {ds}`, mend the delivery and run `u2qt validate --ds {ds}`")
+
+
+def _events(context: Context, days: Days, known: Column, record: StageRecord) -> DataFrame:
+    """Every event of the days that was known at the cutoff, all sources in one frame."""
+    frames = []
+    for source in context.catalog.events:
+        table = source_table_name(source.name)
+        record.read[table] = context.lake.version(table)
+        rows = on_days(context.lake.read(table, record.read[table]), days).where(F.col("available_time") <= known)
+        record.rows[f"{source.name}.available"] = rows.count()
+        frames.append(events(latest_versions(rows, source), source, context.catalog))
+    united = frames[0]
+    for frame in frames[1:]:
+        united = united.unionByName(frame)
+    return united
+
+
+def _with_profile(context: Context, days: Days, users: DataFrame, active: DataFrame, known: Column, record: StageRecord) -> DataFrame:
+    profile = context.catalog.profile
+    assert profile is not None, "the caller checks"
+    table = source_table_name(profile.name)
+    record.read[table] = context.lake.version(table)
+    rows = context.lake.read(table, record.read[table]).where(F.col("ds") <= F.lit(days.last))
+    if profile.lookback_days is not None:
+        rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), profile.lookback_days))
+    return with_profile(users, profiles_at(rows, active, profile, context.catalog, known), profile)
+
+
+def _write(context: Context, days: Days, rows: DataFrame, record: StageRecord) -> None:
+    """At least two files per slot over the chunk, so that encoding has units to share out; none above ROWS_PER_FILE."""
+    slots = context.spark.sparkContext.defaultParallelism
+    per_day = -(-UNITS_PER_SLOT * slots // len(days))
+    bucket = F.pmod(F.xxhash64("user_id"), F.lit(per_day))
+    spread = rows.repartition(per_day * len(days), "ds", bucket).sortWithinPartitions("ds", "user_id")
+    where = Where(days=days)
+    metadata = {"run_id": context.run_id, "stage": record.stage, "read": record.read}
+    version = context.lake.replace("user_features", spread, where, metadata, ROWS_PER_FILE)
+    record.written["user_features"] = version
+    record.rows["user_features"] = sum(f.rows for f in context.lake.active_files("user_features", version, where))
+
+
+def _reconcile(context: Context, days: Days, all_events: DataFrame, record: StageRecord) -> None:
+    """Users and events of the written version equal those counted from the events themselves; then the suite."""
+    kept = {r.source: r.kept for r in all_events.groupBy("source").agg(F.count(F.lit(1)).alias("kept")).collect()}
+    active = all_events.select("user_id", "ds").distinct().count()
+    written = on_days(context.lake.read("user_features", record.written["user_features"]), days)
+    sums = written.agg(F.count(F.lit(1)).alias("users"), *(F.sum(f"{s.name}_count").alias(s.name) for s in context.catalog.events)).first()
+    assert sums is not None, "an aggregate has one row"
+    for source in context.catalog.events:
+        record.rows[f"{source.name}.events"] = kept.get(source.name, 0)
+        record.rows[f"{source.name}.superseded"] = record.rows[f"{source.name}.available"] - kept.get(source.name, 0)
+        if (sums[source.name] or 0) != kept.get(source.name, 0):
+            raise RuntimeError(f"user_features, {days}: {sums[source.name]} events of {source.name}, expected {kept.get(source.name, 0)}")
+    if not sums["users"] == active == record.rows["user_features"]:
+        raise RuntimeError(f"user_features, {days}: {sums['users']} rows, {active} active users, {record.rows['user_features']} in Delta's statistics")
+    if active:
+        _gate(context, days, written, active)
+
+
+def _gate(context: Context, days: Days, written: DataFrame, active: int) -> None:
+    result = quality.evaluate(written, quality.packaged_suite("user_features.json", context.catalog.feature_layout(), rows=active))
+    if result.failures:
+        raise GateRefused("\n".join(f"user_features, {days}: {failure}" for failure in result.failures))

@@ -1,0 +1,191 @@
+"""The lakehouse: a folder (or URI) of Delta tables. All reading, replacing and pinning of tables goes through here.
+
+Knows nothing of stages. Only `create` makes tables. Commits of separate processes on a local root serialise on a lock:
+two JVMs racing on one folder can both believe they won.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import filelock
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.errors import BadInput, Infrastructure
+from schemas import keys
+from schemas.keys import Days
+from schemas.table import Table
+
+PROPERTIES = {
+    "delta.dataSkippingNumIndexedCols": "0",  # file statistics would keep user ids in the log for ever
+    "delta.enableDeletionVectors": "false",  # Petastorm would read the rows they hide
+    "delta.columnMapping.mode": "none",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+}
+FORBIDDEN_IN_ROOT = ("#", "`", "\0", "..")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActiveFile:
+    """One data file of a pinned table version. `url` is absolute; `rows` is Delta's own count."""
+
+    url: str
+    rows: int
+    partition: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """A predicate on partition columns, from checked values only: days, and equalities of identifiers."""
+
+    days: Days | None = None
+    day_column: str = "ds"
+    equals: tuple[tuple[str, str], ...] = ()
+
+    def sql(self) -> str:
+        parts = []
+        if self.days is not None:
+            column = keys.name(self.day_column)
+            parts.append(f"{column} >= DATE'{self.days.first}' AND {column} <= DATE'{self.days.last}'")
+        parts += [f"{keys.name(column)} = '{keys.version(value)}'" for column, value in self.equals]
+        if not parts:
+            raise AssertionError("an empty predicate would replace the whole table")
+        return " AND ".join(parts)
+
+
+class Lakehouse:
+    """Tables under `root`. Methods return the table version they read or wrote where a caller may have to pin it."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        for forbidden in FORBIDDEN_IN_ROOT:
+            if forbidden in root:
+                raise BadInput(f"--root {root!r}: found {forbidden!r}, expected a path without it (Delta, Petastorm or SQL would misread it)")
+        self.spark = spark
+        parts = urlsplit(root)
+        self.is_local = parts.scheme in ("", "file")
+        self.root = str(Path(unquote(parts.path) if parts.scheme else root).resolve()) if self.is_local else root.rstrip("/")
+
+    def path(self, table: str) -> str:
+        return f"{self.root}/{keys.name(table)}"
+
+    def exists(self, table: str) -> bool:
+        return DeltaTable.isDeltaTable(self.spark, self.path(table))
+
+    def require(self, table: str) -> str:
+        if not self.exists(table):
+            raise BadInput(f"table {table}: not found in {self.root}, expected a lakehouse of this catalog; run `u2qt init --root {self.root}` first")
+        return self.path(table)
+
+    def create(self, table: Table) -> bool:
+        """Creates `table` unless it exists; the caller holds the commit lock. True when it was made now."""
+        if self.exists(table.name):
+            return False
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table.name)).comment(table.comment)
+        for field in table.fields:
+            builder = builder.addColumn(field.name, field.type, nullable=field.nullable, comment=field.comment)
+        for key, value in PROPERTIES.items():
+            builder = builder.property(key, value)
+        if table.partition_by:
+            builder = builder.partitionedBy(*table.partition_by)
+        for name, check in table.checks:
+            builder = builder.property(f"delta.constraints.{keys.name(name)}", check)
+        builder.execute()
+        return True
+
+    def version(self, table: str) -> int:
+        return int(self._snapshot(table, None).version())
+
+    def read(self, table: str, version: int | None = None) -> DataFrame:
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.require(table))
+
+    def replace(
+        self, table: str, rows: DataFrame, where: Where, metadata: Mapping[str, object], rows_per_file: int = 0
+    ) -> int:
+        """Atomically replaces the partitions of `where` by `rows`; rows outside it make the whole write fail."""
+        options = {"replaceWhere": where.sql(), "maxRecordsPerFile": str(rows_per_file)}  # 0 is no limit
+        return self._write(table, rows, options, "overwrite", metadata)
+
+    def append(self, table: str, rows: DataFrame, metadata: Mapping[str, object]) -> int:
+        return self._write(table, rows, {}, "append", metadata)
+
+    def _write(self, table: str, rows: DataFrame, options: Mapping[str, str], mode: str, metadata: Mapping[str, object]) -> int:
+        path = self.require(table)
+        columns = self.spark.read.format("delta").load(path).columns
+        writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
+        with self.commit_lock():
+            writer.option("userMetadata", json.dumps(metadata, sort_keys=True, default=str)).save(path)
+            return self.version(table)
+
+    def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
+        """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""
+        snapshot = self._snapshot(table, version)
+        files = snapshot.allFiles().toDF()
+        files = DataFrame(files, self.spark)
+        if where is not None:
+            files = _in_partitions(files, where)
+        picked = files.select("path", "partitionValues", F.get_json_object("stats", "$.numRecords").cast("bigint").alias("rows"), "deletionVector")
+        return [self._active_file(table, row.asDict()) for row in picked.orderBy("path").collect()]
+
+    def _active_file(self, table: str, row: dict[str, object]) -> ActiveFile:
+        if row["deletionVector"] is not None or row["rows"] is None:
+            fault = "a deletion vector" if row["deletionVector"] is not None else "no row count"
+            raise BadInput(f"table {table}, file {row['path']}: found {fault}, expected plain files with statistics; rewrite it with OPTIMIZE or REORG TABLE ... APPLY (PURGE)")
+        path = str(row["path"])  # percent-encoded by Delta, relative to the table unless it has a scheme
+        url = path if urlsplit(path).scheme else f"{self._url(table)}/{path}"
+        return ActiveFile(url=url, rows=int(str(row["rows"])), partition=dict(row["partitionValues"]))  # type: ignore[call-overload]
+
+    def _url(self, table: str) -> str:
+        return Path(self.path(table)).as_uri() if self.is_local else self.path(table)
+
+    def _snapshot(self, table: str, version: int | None) -> Any:
+        """Delta's own snapshot (a JVM object), reached through the plan that a pinned read has."""
+        plan = self.read(table, version)._jdf.queryExecution().analyzed()
+        return plan.relation().location().getSnapshot()
+
+    @contextmanager
+    def commit_lock(self) -> Iterator[None]:
+        """Held around commits on a local root; an object store's log store does this itself."""
+        if not self.is_local:
+            yield
+            return
+        folder = Path(self.root) / "_u2qt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "not writable")
+        except OSError as error:
+            raise Infrastructure(f"lakehouse {self.root}: can't be written ({error.strerror}); give a folder that this user may write as --root") from None
+        with filelock.FileLock(folder / "commit.lock"):
+            yield
+
+    def register(self, tables: tuple[Table, ...]) -> None:
+        """Makes the lakehouse's tables visible to SQL in this session's catalog."""
+        for table in tables:
+            if self.exists(table.name) and not self.spark.catalog.tableExists(table.name):
+                self.spark.catalog.createTable(table.name, path=self.path(table.name), source="delta")
+
+
+def _in_partitions(files: DataFrame, where: Where) -> DataFrame:
+    if where.days is not None:
+        day = F.col("partitionValues").getItem(where.day_column).cast("date")
+        files = files.where((day >= F.lit(where.days.first)) & (day <= F.lit(where.days.last)))
+    for column, value in where.equals:
+        files = files.where(F.col("partitionValues").getItem(column) == F.lit(value))
+    return files
+
+
+def on_days(rows: DataFrame, days: Days, column: str = "ds") -> DataFrame:
+    """The rows of `days`; on a partition column only those partitions are read."""
+    return rows.where((F.col(column) >= F.lit(days.first)) & (F.col(column) <= F.lit(days.last)))
+
+

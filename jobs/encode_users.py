@@ -1,0 +1,116 @@
+"""encode_users: the feature rows of a day become codes under one tokenizer version.
+
+Reads user_features (one pinned version, file by file); writes staged_user_tokens.
+Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): a re-run replaces those partitions.
+Rows counted by Delta = rows read by Petastorm = rows written, or the run stops. Driver memory grows with row groups.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.context import Context
+from jobs.delta_tables import ActiveFile, Where
+from jobs.encoding import FrozenTokenizer, encode_units
+from jobs.errors import BadInput
+from jobs.ledger import StageRecord, record_stage
+from jobs.registered_tokenizers import Registered, find_registered, load_registered
+from jobs.work_units import balanced
+from schemas.keys import Days
+from schemas.user_tokens import codes_column
+
+UNITS_PER_SLOT = 2
+ROWS_PER_TOKEN_FILE = 500_000  # about 50 MB
+UNIT = "ds date, url string, shard int, shards int, rows bigint"
+
+
+def codes_schema(sources: tuple[str, ...]) -> str:
+    codes = ", ".join(f"{codes_column(source)} array<smallint>" for source in sources)
+    return f"user_id string, available_at timestamp, row_hash bigint, {codes}, ds date"
+
+
+def run(context: Context, days: Days, version: str | None = None) -> None:
+    """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered."""
+    with record_stage(context, "encode_users", days) as record:
+        registered = find_registered(context, version)
+        tokenizer = load_registered(registered, context.catalog)
+        frozen = ship(context, registered, tokenizer.layout.source_names)
+        record.read["user_features"] = context.lake.version("user_features")
+        files = context.lake.active_files("user_features", record.read["user_features"], Where(days=days))
+        record.rows["user_features"] = sum(file.rows for file in files)
+        _require_features(context, days, record)
+        units = planned_units(context, files)
+        record.rows["petastorm_units"] = sum(len(task) for task in units)
+        rows = encoded(context, units, frozen)
+        _write(context, days, rows, registered, record)
+
+
+def ship(context: Context, registered: Registered, sources: tuple[str, ...]) -> FrozenTokenizer:
+    """Sends the checkpoint folder to every executor; workers verify its fingerprint when they load it."""
+    context.spark.sparkContext.addFile(registered.checkpoint, recursive=True)
+    return FrozenTokenizer(folder=Path(registered.checkpoint).name, fingerprint=registered.fingerprint, sources=sources)
+
+
+def _require_features(context: Context, days: Days, record: StageRecord) -> None:
+    """An empty day is right only when it was built: `build_user_features` leaves a ledger row for it."""
+    if record.rows["user_features"] > 0:
+        return
+    built = context.lake.read("runs").where((F.col("stage") == "build_user_features") & (F.col("status") == "done"))
+    if built.where((F.col("ds_from") <= F.lit(days.first)) & (F.col("ds_to") >= F.lit(days.last))).isEmpty():
+        raise BadInput(f"user_features, {days}: no rows and never built; run `u2qt build` for it first")
+
+
+def planned_units(context: Context, files: list[ActiveFile]) -> list[list[tuple[object, ...]]]:
+    """Row groups of the pinned files, shared out to tasks by rows. Footers are read by executors."""
+    if not files:
+        return []
+    listed = context.spark.createDataFrame([(f.partition["ds"], f.url, f.rows) for f in files], "ds string, url string, rows bigint")
+    slots = context.spark.sparkContext.defaultParallelism
+    groups = listed.repartition(min(len(files), UNITS_PER_SLOT * slots)).mapInPandas(row_groups, UNIT).orderBy("ds", "url", "shard").collect()
+    counted: dict[str, int] = {}
+    for group in groups:
+        counted[group.url] = counted.get(group.url, 0) + group.rows
+    expected = {f.url: f.rows for f in files}
+    if counted != expected:
+        wrong = next(url for url in expected if counted.get(url) != expected[url])
+        raise RuntimeError(f"file {wrong}: {counted.get(wrong, 0)} rows in its footer, {expected[wrong]} in Delta's statistics")
+    return [[tuple(groups[i]) for i in bin_] for bin_ in balanced([g.rows for g in groups], max(UNITS_PER_SLOT * slots, len(files) // 4))]
+
+
+def row_groups(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Rows (ds, url) to one row (ds, url, shard, shards, rows) per row group, from the footers."""
+    from u2qt_model.stream import units_of
+
+    for frame in frames:
+        for file in frame.itertuples(index=False):
+            units = units_of(file.url)
+            ds = pd.Timestamp(file.ds).date()
+            yield pd.DataFrame([(ds, u.url, u.shard, u.shards, u.rows) for u in units], columns=["ds", "url", "shard", "shards", "rows"])
+
+
+def encoded(context: Context, tasks: list[list[tuple[object, ...]]], frozen: FrozenTokenizer) -> DataFrame:
+    """One row per feature row: its keys and codes. One partition per task."""
+    schema = codes_schema(frozen.sources)
+    if not tasks:
+        return context.spark.createDataFrame([], schema)
+    batches = context.spark.sparkContext.parallelize(tasks, len(tasks)).flatMap(lambda units: units)
+    return context.spark.createDataFrame(batches, UNIT).mapInPandas(encode_units(frozen), schema)
+
+
+def _write(context: Context, days: Days, rows: DataFrame, registered: Registered, record: StageRecord) -> None:
+    keyed = rows.select("*", F.lit(registered.version).alias("tokenizer_version"), F.lit(context.run_id).alias("run_id"))
+    files = max(1, -(-record.rows["user_features"] // ROWS_PER_TOKEN_FILE // len(days)))
+    spread = keyed.repartition(len(days) * files, "ds", F.pmod(F.col("row_hash"), F.lit(files))).sortWithinPartitions("ds", "user_id")
+    where = Where(days=days, equals=(("tokenizer_version", registered.version),))
+    metadata = {"run_id": context.run_id, "stage": record.stage, "fingerprint": registered.fingerprint, "read": record.read}
+    version = context.lake.replace("staged_user_tokens", spread, where, metadata)
+    record.written["staged_user_tokens"] = version
+    record.rows["staged_user_tokens"] = sum(f.rows for f in context.lake.active_files("staged_user_tokens", version, where))
+    if record.rows["staged_user_tokens"] != record.rows["user_features"]:
+        raise RuntimeError(
+            f"staged_user_tokens, {days}: wrote {record.rows['staged_user_tokens']} rows, expected {record.rows['user_features']} "
+            f"as in user_features version {record.read['user_features']}"
+        )

@@ -1,0 +1,25 @@
+"""Errors of the jobs, by exit code. Anything else that reaches the command line is a bug (exit code 1).
+
+    U2qtError
+    ├── GateRefused      10  data that did not pass a gate; nothing was published
+    ├── BadInput         20  a file, argument, declaration or checkpoint that can't be used
+    └── Infrastructure   30  Java, disk, memory, permissions: right input, wrong machine
+"""
+
+
+class U2qtError(Exception):
+    """Base; the message names the thing, what was found, what was expected and the way out."""
+
+    exit_code = 1
+
+
+class GateRefused(U2qtError):
+    exit_code = 10
+
+
+class BadInput(U2qtError):
+    exit_code = 20
+
+
+class Infrastructure(U2qtError):
+    exit_code = 30

@@ -1,0 +1,99 @@
+"""The ledger: one `runs` row per stage of a run, whatever its end. Never holds user content."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    DateType,
+    DoubleType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+from jobs.context import Context
+from jobs.errors import U2qtError
+from schemas.errors import SchemaError
+from schemas.keys import Days
+
+COUNTS = MapType(StringType(), LongType())
+RUNS_SCHEMA = StructType(
+    [
+        StructField("stage", StringType()),
+        StructField("ds_from", DateType()),
+        StructField("ds_to", DateType()),
+        StructField("status", StringType()),
+        StructField("rows", COUNTS),
+        StructField("tables_read", COUNTS),
+        StructField("tables_written", COUNTS),
+        StructField("seconds", DoubleType()),
+        StructField("started_at", TimestampType()),
+        StructField("detail", StringType()),
+        StructField("run_id", StringType()),
+    ]
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class StageRecord:
+    """Filled in by a stage while it runs."""
+
+    stage: str
+    days: Days | None
+    rows: dict[str, int] = field(default_factory=dict)  # hop -> rows
+    read: dict[str, int] = field(default_factory=dict)  # table -> version
+    written: dict[str, int] = field(default_factory=dict)  # table -> version
+    notes: dict[str, object] = field(default_factory=dict)  # small facts for `detail`, never content
+    seconds: float = 0.0
+    status: str = "done"
+
+
+@contextmanager
+def record_stage(context: Context, stage: str, days: Days | None) -> Iterator[StageRecord]:
+    """Yields the record to fill; writes it when the block ends. An error is recorded and goes on its way."""
+    record = StageRecord(stage=stage, days=days)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    try:
+        yield record
+    except BaseException as error:
+        expected = isinstance(error, U2qtError | SchemaError)
+        record.status = "refused" if expected else "failed"
+        record.notes["error"] = str(error) if expected else type(error).__name__
+        raise
+    finally:
+        record.seconds = time.perf_counter() - clock
+        _append(context, record, started)
+
+
+def _append(context: Context, record: StageRecord, started: datetime) -> None:
+    row = (
+        record.stage,
+        record.days.first if record.days else None,
+        record.days.last if record.days else None,
+        record.status,
+        record.rows,
+        record.read,
+        record.written,
+        record.seconds,
+        started,
+        json.dumps(record.notes, default=str) if record.notes else None,
+        context.run_id,
+    )
+    frame = context.spark.createDataFrame([row], RUNS_SCHEMA).coalesce(1)
+    context.lake.append("runs", frame, {"run_id": context.run_id, "stage": record.stage})
+
+
+def versions_read(context: Context, stage: str, days: Days) -> dict[str, int]:
+    """Table versions that the last finished run of `stage` over `days` read; empty when it never ran."""
+    done = context.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") == "done"))
+    covering = done.where((F.col("ds_from") <= F.lit(days.first)) & (F.col("ds_to") >= F.lit(days.last)))
+    row = covering.agg(F.max_by("tables_read", "started_at").alias("read")).first()
+    return dict(row["read"] or {}) if row else {}

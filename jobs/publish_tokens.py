@@ -1,0 +1,124 @@
+"""publish_tokens: the audited rows of a day become visible, in one atomic commit.
+
+Reads audits and exactly the audited version of staged_user_tokens; writes user_tokens_superseded, then user_tokens.
+Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): publishing again gives the same rows, and a row
+that did not change keeps the moment from which it was known (`available_at`).
+"""
+
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+
+from jobs.context import Context
+from jobs.delta_tables import Where, on_days
+from jobs.errors import GateRefused
+from jobs.ledger import StageRecord, record_stage, versions_read
+from jobs.registered_tokenizers import Registered, find_registered
+from schemas.keys import Days
+from schemas.user_tokens import codes_column
+
+KEY = ("user_id", "ds", "tokenizer_version")
+
+
+def unchanged(sources: tuple[str, ...]) -> Column:
+    """True where the old row `o` says the same of the user as the new row `n`."""
+    same = F.col("o.row_hash") == F.col("n.row_hash")
+    for source in sources:
+        same = same & F.col(f"o.{codes_column(source)}").eqNullSafe(F.col(f"n.{codes_column(source)}"))
+    return F.coalesce(same, F.lit(False))
+
+
+def published_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...], run_id: str) -> DataFrame:
+    """The staged rows; one that was published before, unchanged, keeps its earlier `available_at`."""
+    joined = staged.alias("n").join(old.alias("o"), on=[F.col(f"n.{key}") == F.col(f"o.{key}") for key in KEY], how="left")
+    known = F.when(unchanged(sources), F.least("o.available_at", "n.available_at")).otherwise(F.col("n.available_at"))
+    replaced = {"available_at": known, "run_id": F.lit(run_id)}
+    return joined.select(*(replaced.get(name, F.col(f"n.{name}")).alias(name) for name in staged.columns))
+
+
+def superseded_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...], run_id: str) -> DataFrame:
+    """The old rows that a repair changes or removes, marked with the run that does it."""
+    joined = old.alias("o").join(staged.alias("n"), on=[F.col(f"n.{key}") == F.col(f"o.{key}") for key in KEY], how="left")
+    return joined.where(~unchanged(sources)).select("o.*", F.lit(run_id).alias("superseded_by_run"))
+
+
+def run(context: Context, days: Days, version: str | None = None) -> None:
+    """Raises `GateRefused` for a day without a passing audit of the staged rows as they are."""
+    with record_stage(context, "publish_tokens", days) as record:
+        registered = find_registered(context, version)
+        audit = _passing_audit(context, days, registered, record)
+        staged = _audited_rows(context, days, registered, audit, record)
+        where = Where(days=days, equals=(("tokenizer_version", registered.version),))
+        old_version = context.lake.version("user_tokens")
+        old = context.lake.read("user_tokens", old_version)
+        old = on_days(old, days).where(F.col("tokenizer_version") == registered.version)
+        sources = tuple(s.name for s in context.catalog.sources)
+        if context.lake.active_files("user_tokens", old_version, where):
+            _keep_superseded(context, superseded_rows(staged, old, sources, context.run_id), where, record)
+        rows = published_rows(staged, old, sources, context.run_id).repartition(len(days), "ds").sortWithinPartitions("ds", "user_id")
+        metadata = _metadata(context, days, registered, audit)
+        record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
+        _reconcile(context, days, where, record)
+
+
+def _passing_audit(context: Context, days: Days, registered: Registered, record: StageRecord) -> Row:
+    """The days' last audit, one for all of them, passed, of staged rows that have not changed since."""
+    record.read["audits"] = context.lake.version("audits")
+    audits = on_days(context.lake.read("audits", record.read["audits"]), days).where(F.col("tokenizer_version") == registered.version)
+    last = audits.groupBy("ds").agg(F.max_by(F.struct("*"), F.struct("staged_version", ~F.col("success"))).alias("audit")).select("audit.*").collect()
+    found = {row.ds: row for row in last}
+    for ds in days:
+        if ds not in found or not found[ds].success:
+            verdict = "failed" if ds in found else "does not exist"
+            raise GateRefused(f"publish {ds}, {registered.version}: its audit {verdict}, expected a passing one; run `u2qt audit --ds {ds}` and read what it says")
+    _require_unchanged(context, registered, found)
+    return max(last, key=lambda row: row.staged_version)
+
+
+def _require_unchanged(context: Context, registered: Registered, audits: dict[object, Row]) -> None:
+    current = context.lake.version("staged_user_tokens")
+    for audit in audits.values():
+        where = Where(days=Days(audit.ds, audit.ds), equals=(("tokenizer_version", registered.version),))
+        then, now = (context.lake.active_files("staged_user_tokens", v, where) for v in (audit.staged_version, current))
+        if {f.url for f in then} != {f.url for f in now}:
+            raise GateRefused(
+                f"publish {audit.ds}, {registered.version}: staged again (version {current}) since the audit of version "
+                f"{audit.staged_version}; run `u2qt audit --ds {audit.ds}`"
+            )
+
+
+def _audited_rows(context: Context, days: Days, registered: Registered, audit: Row, record: StageRecord) -> DataFrame:
+    """Of the latest audited version: the other days' partitions are unchanged up to it, which was just checked."""
+    record.read["staged_user_tokens"] = audit.staged_version
+    rows = on_days(context.lake.read("staged_user_tokens", audit.staged_version), days)
+    return rows.where(F.col("tokenizer_version") == registered.version)
+
+
+def _keep_superseded(context: Context, rows: DataFrame, where: Where, record: StageRecord) -> None:
+    """Written before the publish, and ignored by readers until that publish exists."""
+    by_run = Where(days=where.days, equals=(*where.equals, ("superseded_by_run", context.run_id)))
+    metadata = {"run_id": context.run_id, "stage": record.stage}
+    version = context.lake.replace("user_tokens_superseded", rows.coalesce(1), by_run, metadata)
+    record.written["user_tokens_superseded"] = version
+    record.rows["superseded"] = sum(f.rows for f in context.lake.active_files("user_tokens_superseded", version, by_run))
+
+
+def _metadata(context: Context, days: Days, registered: Registered, audit: Row) -> dict[str, object]:
+    """What the commit says of itself: enough to trace a row back to its sources."""
+    return {
+        "run_id": context.run_id,
+        "stage": "publish_tokens",
+        "tokenizer_version": registered.version,
+        "fingerprint": registered.fingerprint,
+        "suite_hash": audit.suite_hash,
+        "staged_version": audit.staged_version,
+        "sources": versions_read(context, "build_user_features", days),
+        "user_features": versions_read(context, "encode_users", days).get("user_features"),
+    }
+
+
+def _reconcile(context: Context, days: Days, where: Where, record: StageRecord) -> None:
+    published = sum(f.rows for f in context.lake.active_files("user_tokens", record.written["user_tokens"], where))
+    staged = sum(f.rows for f in context.lake.active_files("staged_user_tokens", record.read["staged_user_tokens"], where))
+    record.rows["staged_user_tokens"], record.rows["user_tokens"] = staged, published
+    if published != staged:
+        raise RuntimeError(f"user_tokens, {days}: published {published} rows, expected the {staged} audited ones")

@@ -1,0 +1,162 @@
+"""Raw rows as their owner delivers them, brought to one form: every raw column as text, plus delivery and day.
+
+Reads whatever format the declaration names; judges nothing about values. Column `raw` is a struct of strings, so that
+rows can be compared whole and null-safely and kept whole in quarantine.
+"""
+
+import re
+from datetime import date
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType, TimestampType
+
+from jobs.errors import BadInput
+from schemas.catalog import Source
+from schemas.keys import Days
+
+CORRUPT = "_corrupt_record"
+ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
+READ_FAULTS = re.compile(r"FAILED_READ_FILE|CANNOT_READ|not a Parquet file|Could not read footer|PATH_NOT_FOUND|CSV_HEADER|UNABLE_TO_INFER|MALFORMED")
+
+
+def raw_rows(spark: SparkSession, source: Source, input_root: str, days: Days) -> DataFrame:
+    """Columns: raw STRUCT of strings, delivered_ds DATE, delivery_id STRING. Raises `BadInput` for what can't be read."""
+    if source.input.delivered_ds is not None:
+        return _from_column(spark, source, input_root, days)
+    frames = [_from_folder(spark, source, input_root, ds) for ds in days]
+    rows = frames[0]
+    for frame in frames[1:]:
+        rows = rows.unionByName(frame, allowMissingColumns=True)
+    return _packed(rows, source)
+
+
+def resolve(input_root: str, path: str) -> str:
+    """Relative paths start from the input root; absolute ones and URIs stand."""
+    return path if path.startswith("/") or "://" in path else f"{input_root.rstrip('/')}/{path}"
+
+
+def path_exists(spark: SparkSession, path: str) -> bool:
+    hadoop = spark._jvm.org.apache.hadoop.fs.Path(path)
+    return bool(hadoop.getFileSystem(spark._jsc.hadoopConfiguration()).exists(hadoop))
+
+
+def read_fault(error: Exception) -> str | None:
+    """The first line of `error` when it says that input could not be read, else None."""
+    text = str(error)
+    if not READ_FAULTS.search(text):
+        return None
+    line = next((part for part in text.splitlines() if READ_FAULTS.search(part)), text.splitlines()[0])
+    return line.strip()[:300]
+
+
+def _from_folder(spark: SparkSession, source: Source, input_root: str, ds: date) -> DataFrame:
+    path = resolve(input_root, source.input.path.replace("{ds}", str(ds)))
+    if not path_exists(spark, path):
+        raise BadInput(
+            f"source {source.name}, {ds}: nothing delivered at {path}, expected its {source.input.format} files; "
+            f"check --input and --ds (the day may lie after the last delivered one), or wait for the delivery"
+        )
+    return _text_columns(_read(spark, source, path), source, path).withColumn("__delivered_ds", F.lit(ds))
+
+
+def _from_column(spark: SparkSession, source: Source, input_root: str, days: Days) -> DataFrame:
+    path = resolve(input_root, source.input.path)
+    if not path_exists(spark, path):
+        raise BadInput(f"source {source.name}: nothing at {path}, expected its {source.input.format} files; check --input")
+    rows = _text_columns(_read(spark, source, path), source, path)
+    day = F.expr(f"try_cast(`{_escaped(str(source.input.delivered_ds))}` AS DATE)")
+    dated = rows.withColumn("__delivered_ds", day)
+    if not dated.where(F.col("__delivered_ds").isNull()).isEmpty():
+        raise BadInput(
+            f"source {source.name}, {path}: column {source.input.delivered_ds} holds values that are no date, "
+            f"expected the day of delivery in every row; correct them, or name another delivered_ds column"
+        )
+    chosen = dated.where((F.col("__delivered_ds") >= F.lit(days.first)) & (F.col("__delivered_ds") <= F.lit(days.last)))
+    return _packed(chosen, source)
+
+
+def last_delivered(spark: SparkSession, source: Source, input_root: str) -> date | None:
+    """Last day of delivery in an input that names it by a column; None for one folder a day."""
+    if source.input.delivered_ds is None:
+        return None
+    rows = _read(spark, source, resolve(input_root, source.input.path))
+    last = rows.select(F.max(F.col(f"`{_escaped(source.input.delivered_ds)}`").cast("string")).alias("last")).first()
+    return date.fromisoformat(last["last"]) if last and last["last"] else None
+
+
+def _read(spark: SparkSession, source: Source, path: str) -> DataFrame:
+    options = dict(source.input.options)
+    try:
+        if source.input.format == "csv":
+            return _csv(spark, path, options)
+        if source.input.format == "json":
+            options = {"primitivesAsString": "true", "columnNameOfCorruptRecord": CORRUPT, **options}
+        return spark.read.format(source.input.format).options(**options).load(path)
+    except AnalysisException as error:
+        raise _unreadable(source, path, error) from None
+    except Exception as error:
+        if read_fault(error) is None:
+            raise
+        raise _unreadable(source, path, error) from None
+
+
+def _unreadable(source: Source, path: str, error: Exception) -> BadInput:
+    cause = read_fault(error) or str(error).splitlines()[0][:300]
+    return BadInput(f"source {source.name}: can't read {path} as {source.input.format} ({cause}); expected whole files of that format; ask the owner to deliver again")
+
+
+def _csv(spark: SparkSession, path: str, options: dict[str, str]) -> DataFrame:
+    """All columns as strings; a line that does not fit the header keeps its text in the corrupt-record column."""
+    options = {"header": "true", "enforceSchema": "false", "escape": '"', **options}
+    header = spark.read.options(**options).csv(path).columns
+    schema = StructType([StructField(name, StringType()) for name in (*header, CORRUPT)])
+    return spark.read.options(**options, columnNameOfCorruptRecord=CORRUPT).schema(schema).csv(path)
+
+
+def _text_columns(rows: DataFrame, source: Source, path: str) -> DataFrame:
+    """Every column as text. Refuses an input that lacks a declared raw column."""
+    missing = [name for name in needed_columns(source) if name not in rows.columns]
+    if source.input.format == "json":  # a field that is null on a whole day is not in that day's files
+        nullable = {c.source_column for c in source.columns if c.nullable}
+        rows = rows.select("*", *(F.lit(None).cast("string").alias(name) for name in missing if name in nullable))
+        missing = [name for name in missing if name not in nullable] if rows.columns else []
+    if missing:
+        raise BadInput(
+            f"source {source.name}, {path}: no column {', '.join(missing)}, found {', '.join(rows.columns)}; "
+            f"correct `from` in sources/{source.name}.yaml, or ask the owner what became of it"
+        )
+    return rows.select(*(_as_text(field.name, field.dataType).alias(field.name) for field in rows.schema.fields))
+
+
+def _as_text(name: str, type_: DataType) -> Column:
+    column = F.col(f"`{_escaped(name)}`")
+    if isinstance(type_, TimestampType):
+        return F.date_format(column, ISO_UTC)
+    if isinstance(type_, StructType | ArrayType | MapType):
+        return F.to_json(column)
+    return column.cast("string")
+
+
+def needed_columns(source: Source) -> list[str]:
+    times = [t.raw_name for t in (source.event_time, source.available_time) if t is not None]
+    declared = [source.input.delivered_ds, source.input.delivery_id]
+    names = [source.entity_key.raw_name, *times, *(c.source_column for c in source.columns), *(d for d in declared if d)]
+    return list(dict.fromkeys(names))
+
+
+def _packed(rows: DataFrame, source: Source) -> DataFrame:
+    raw = [name for name in rows.columns if name != "__delivered_ds"]
+    default = F.concat(F.lit(f"{source.name}-"), F.col("__delivered_ds").cast("string"))
+    named = source.input.delivery_id
+    delivery = F.coalesce(F.col(f"`{_escaped(named)}`"), default) if named else default
+    return rows.select(
+        F.struct(*(F.col(f"`{_escaped(name)}`") for name in raw)).alias("raw"),
+        F.col("__delivered_ds").alias("delivered_ds"),
+        delivery.alias("delivery_id"),
+    )
+
+
+def _escaped(name: str) -> str:
+    return name.replace("`", "``")

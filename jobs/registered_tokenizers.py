@@ -1,0 +1,79 @@
+"""Finds registered tokenizers and loads their checkpoints, refusing what is not what was registered."""
+
+import json
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
+import u2qt_model
+from jobs.context import Context
+from jobs.errors import BadInput
+from schemas import keys
+from schemas.catalog import Catalog
+from u2qt_model import FeatureLayout, Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registered:
+    """A row of `tokenizers`."""
+
+    version: str
+    fingerprint: str
+    checkpoint: str
+    trained_from: date
+    trained_through: date
+    layout: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def feature_layout(catalog: Catalog) -> FeatureLayout:
+    """The catalog's features as the model package knows them."""
+    return FeatureLayout.from_json(json.dumps(catalog.feature_layout()))
+
+
+def all_registered(context: Context) -> list[Registered]:
+    """Every registered tokenizer, by version; a lakehouse has tens of them."""
+    return [_registered(row) for row in context.lake.read("tokenizers").orderBy("tokenizer_version").collect()]
+
+
+def promoted_version(context: Context) -> str | None:
+    row = context.lake.read("promotions").agg(F.max_by("tokenizer_version", "seq").alias("version")).first()
+    return row["version"] if row else None
+
+
+def find_registered(context: Context, version: str | None) -> Registered:
+    """The named version, or the promoted one. Raises `BadInput` with the known versions."""
+    wanted = keys.version(version) if version is not None else promoted_version(context)
+    known = {r.version: r for r in all_registered(context)}
+    names = ", ".join(known) or "none"
+    if wanted is None:
+        raise BadInput(f"tokenizer: none is promoted, registered are: {names}; run `u2qt tokenizer promote V`, or give --tokenizer-version")
+    if wanted not in known:
+        raise BadInput(f"tokenizer {wanted}: not registered, registered are: {names}; train it with `u2qt train --tokenizer-version {wanted}`")
+    return known[wanted]
+
+
+def load_registered(registered: Registered, catalog: Catalog) -> Tokenizer:
+    """The frozen tokenizer, verified: same fingerprint as registered, same features as the catalog's."""
+    tokenizer = u2qt_model.load(registered.checkpoint, expect_layout=feature_layout(catalog))
+    if tokenizer.fingerprint != registered.fingerprint:
+        raise BadInput(
+            f"tokenizer {registered.version}: checkpoint {registered.checkpoint} has fingerprint {tokenizer.fingerprint[:16]}, expected "
+            f"{registered.fingerprint[:16]} as registered; restore the folder from its backup"
+        )
+    return tokenizer
+
+
+def _registered(row: Row) -> Registered:
+    return Registered(
+        version=row.tokenizer_version,
+        fingerprint=row.fingerprint,
+        checkpoint=row.checkpoint,
+        trained_from=row.trained_from,
+        trained_through=row.trained_through,
+        layout=json.loads(row.layout),
+        metrics=json.loads(row.metrics),
+    )

@@ -1,0 +1,119 @@
+"""The Spark session: the only place that asks which machine this is.
+
+On one machine: `local[*]`, Delta's jars, an in-memory catalog, settings for small data, workers that use this Python.
+Under `spark-submit` or on a cluster the given settings stand and only what correctness needs is added (UTC, Delta).
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyspark
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
+
+from jobs.errors import BadInput, Infrastructure
+
+JAVA_VERSIONS = (17, 21)
+REMEDY = "install Java 17 (Debian/Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17) and set JAVA_HOME"
+CORRECTNESS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.sources.partitionOverwriteMode": "static",
+}
+
+
+def build_session(master: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
+    """A session for `master` (default: spark-submit's, else `local[*]`) with any `spark.*` setting of `conf`."""
+    conf = dict(conf or {})
+    for key in conf:
+        if not key.startswith("spark."):
+            raise BadInput(f"--conf {key}: expected a setting that starts with 'spark.'")
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    builder = SparkSession.builder.appName("u2qt")
+    if not submitted:
+        check_java()
+        os.environ.setdefault("SPARK_HOME", str(Path(pyspark.__file__).parent))
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        builder = builder.master(master or "local[*]")
+        builder = _with_delta(builder, conf)
+    settings = {**CORRECTNESS, **(_one_machine(master) if not submitted else {}), **conf}
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel(conf.get("spark.log.level", "ERROR"))
+    return session
+
+
+def check_java() -> int:
+    """Major version of the Java that Spark will start. Raises `Infrastructure` with the remedy."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if java is None or not Path(java).exists():
+        where = f"JAVA_HOME={home} holds no bin/java" if home else "no java on the PATH"
+        raise Infrastructure(f"Java: found none ({where}), expected version 17 or 21; {REMEDY}")
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
+    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
+    found = int(match[1]) if match else 0
+    if found not in JAVA_VERSIONS:
+        raise Infrastructure(f"Java: found version {found or 'unknown'} at {java}, expected 17 or 21; {REMEDY}")
+    return found
+
+
+def _with_delta(builder: SparkSession.Builder, conf: dict[str, str]) -> SparkSession.Builder:
+    """Delta's jars from the Ivy cache where they are (saves 3 s a start), else through Maven Central."""
+    if "spark.jars" in conf or "spark.jars.packages" in conf:
+        return builder
+    jars = cached_delta_jars()
+    if jars:
+        return builder.config("spark.jars", ",".join(jars))
+    return configure_spark_with_delta_pip(builder)
+
+
+def cached_delta_jars() -> list[str]:
+    """Delta's three jars as Ivy left them, or nothing unless all three are there."""
+    import importlib.metadata
+
+    version = importlib.metadata.version("delta-spark")
+    patterns = (f"io.delta_delta-spark_2.13-{version}.jar", f"io.delta_delta-storage-{version}.jar", "org.antlr_antlr4-runtime-4.13.1.jar")
+    for folder in (".ivy2.5.2", ".ivy2"):
+        jars = [Path.home() / folder / "jars" / pattern for pattern in patterns]
+        if all(jar.is_file() for jar in jars):
+            return [str(jar) for jar in jars]
+    return []
+
+
+def _one_machine(master: str | None) -> dict[str, str]:
+    """Settings for a session started by this process rather than by spark-submit."""
+    cores = os.cpu_count() or 1
+    scratch = tempfile.gettempdir()
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        "spark.sql.warehouse.dir": f"{scratch}/u2qt-warehouse",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.executorEnv.OMP_NUM_THREADS": "1",
+    }
+    if master is None or master.startswith("local"):
+        settings |= {
+            "spark.driver.memory": f"{_driver_gigabytes()}g",
+            "spark.sql.shuffle.partitions": str(2 * cores),
+            "spark.databricks.delta.snapshotPartitions": str(cores),
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+        }
+    return settings
+
+
+def _driver_gigabytes() -> int:
+    """A third of the machine's memory, between 1 and 8 GiB: in local mode the driver's heap is all there is."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(1, min(8, int(total / 3)))

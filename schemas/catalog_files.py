@@ -1,0 +1,144 @@
+"""Reads a catalog folder; every fault becomes a `Problem` with file, field, found and expected."""
+
+import json
+from collections.abc import Hashable
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from schemas.catalog import Catalog, CatalogHeader, Source
+from schemas.errors import CatalogError, Problem
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, which plain YAML resolves silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(twice)} written twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_catalog(folder: str | Path | None = None) -> Catalog:
+    """The catalog in `folder`, or the packaged default of six sources. Raises `CatalogError` with every problem."""
+    root, suites_root, location = _roots(folder)
+    problems: list[Problem] = []
+    header = _parse(root / "catalog.yaml", CatalogHeader, problems)
+    if header is None:
+        raise CatalogError(problems)
+    sources, suites = [], {}
+    for name in header.sources:
+        source = _parse(root / "sources" / f"{name}.yaml", Source, problems)
+        suite = _suite(suites_root / f"{name}.json", problems)
+        if source is not None:
+            sources.append(source)
+            if source.name != name:
+                problems.append(_problem(f"sources/{name}.yaml", "name", repr(source.name), f"{name!r}, as the file is called"))
+        if suite is not None:
+            suites[name] = suite
+    problems += _whole(header, sources) + _strays(root, header)
+    if problems:
+        raise CatalogError(problems)
+    return Catalog(header=header, sources=tuple(sources), suites=suites, location=location)
+
+
+def _roots(folder: str | Path | None) -> tuple[Traversable, Traversable, str]:
+    if folder is None:
+        return resources.files("schemas"), resources.files("expectations") / "sources", "the packaged default"
+    root = Path(folder)
+    if not root.is_dir():
+        raise CatalogError([_problem(str(folder), "folder", "nothing there", "a folder with catalog.yaml, sources/, expectations/")])
+    return root, root / "expectations" / "sources", str(root.resolve())
+
+
+def _problem(file: str, field: str, found: str, expected: str) -> Problem:
+    return Problem(file=file, field=field, found=found, expected=expected)
+
+
+def _read(file: Traversable, problems: list[Problem]) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        problems.append(_problem(str(file), "file", "nothing there", "this file, as catalog.yaml names the source"))
+    except UnicodeDecodeError as error:
+        problems.append(_problem(str(file), f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text"))
+    return None
+
+
+def _parse(file: Traversable, model: type[Model], problems: list[Problem]) -> Model | None:
+    text = _read(file, problems)
+    if text is None:
+        return None
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        return model.model_validate(content)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}" if mark else "content"
+        problems.append(_problem(str(file), line, str(getattr(error, "problem", error)), "valid YAML"))
+    except ValidationError as error:
+        problems += [_from_pydantic(str(file), fault) for fault in error.errors(include_url=False)]
+    return None
+
+
+def _from_pydantic(file: str, fault: Any) -> Problem:
+    """`expected` is our validators' own wording, else pydantic's message."""
+    field = ".".join(str(part) for part in fault["loc"]) or "declaration"
+    found = "nothing" if fault["type"] == "missing" else _short(fault["input"])
+    if fault["type"] == "extra_forbidden":
+        return _problem(file, field, f"the unknown key {fault['loc'][-1]!r}", "only the documented keys (docs/catalog.md)")
+    expected = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "literal_error":
+        expected = fault["ctx"]["expected"]
+    return _problem(file, field, found, expected)
+
+
+def _short(value: object) -> str:
+    """Scalars as they are; a whole declaration is only named."""
+    if isinstance(value, dict | list | tuple | BaseModel):
+        return "this declaration"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _suite(file: Traversable, problems: list[Problem]) -> str | None:
+    text = _read(file, problems)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        problems.append(_problem(str(file), f"line {error.lineno}", error.msg, "valid JSON"))
+        return None
+    if not isinstance(content, dict) or not content.get("expectations"):
+        problems.append(_problem(str(file), "expectations", "none", "a suite with at least one expectation"))
+        return None
+    return text
+
+
+def _whole(header: CatalogHeader, sources: list[Source]) -> list[Problem]:
+    """What only the sources together can get wrong."""
+    profiles = [s.name for s in sources if s.kind == "profile"]
+    problems = []
+    if len(profiles) > 1:
+        problems.append(_problem("catalog.yaml", "sources", f"profiles {', '.join(profiles)}", "at most one source of kind profile"))
+    if len(sources) == len(header.sources) and len(profiles) == len(sources):
+        problems.append(_problem("catalog.yaml", "sources", "no source of kind events", "at least one"))
+    return problems
+
+
+def _strays(root: Traversable, header: CatalogHeader) -> list[Problem]:
+    folder = root / "sources"
+    if not folder.is_dir():
+        return []
+    found = sorted(f.name for f in folder.iterdir() if f.name.endswith((".yaml", ".yml")))
+    strays = [f for f in found if f.removesuffix(".yaml") not in header.sources]
+    return [_problem(f"sources/{f}", "file", "a declaration that catalog.yaml does not list", "its name under `sources`, or no file") for f in strays]

@@ -1,0 +1,21 @@
+"""`deliveries`: what became of the rows of each delivery. Key: source, delivered_ds, delivery_id."""
+
+from schemas.table import RUN_ID, Table, required
+
+DELIVERIES = Table(
+    name="deliveries",
+    comment="One row per delivery of a source: rows_in = clean + quarantined + duplicates, always.",
+    fields=(
+        required("source", "STRING", "Source."),
+        required("delivered_ds", "DATE", "Day of the delivery."),
+        required("delivery_id", "STRING", "Delivery, by default <source>-<delivered_ds>."),
+        required("rows_in", "BIGINT", "Raw rows read."),
+        required("clean", "BIGINT", "Rows written to source_<name>."),
+        required("quarantined", "BIGINT", "Rows written to quarantine_<name>."),
+        required("duplicates", "BIGINT", "Rows equal in every raw column to one already counted."),
+        required("gate", "STRING", "passed or blocked: result of the row minimum and of the source's expectations."),
+        RUN_ID,
+    ),
+    partition_by=("source", "delivered_ds"),
+    checks=(("outcomes_add_up", "rows_in = clean + quarantined + duplicates"),),
+)

@@ -1,0 +1,29 @@
+"""`tokenizers`, the registered checkpoints, and `promotions`, which of them is current. Keys: tokenizer_version; seq."""
+
+from schemas.table import RUN_ID, Table, optional, required
+
+TOKENIZERS = Table(
+    name="tokenizers",
+    comment="Trained tokenizers; a version never changes its fingerprint.",
+    fields=(
+        required("tokenizer_version", "STRING", "Name of the version."),
+        required("fingerprint", "STRING", "sha256 over weights, config, feature layout and text encoder."),
+        required("checkpoint", "STRING", "Folder of the checkpoint."),
+        required("trained_from", "DATE", "First day it was trained on."),
+        required("trained_through", "DATE", "Last day it was trained on: labels of that day or earlier would leak."),
+        required("layout", "STRING", "layout.json: sources, levels, codebook sizes."),
+        required("metrics", "STRING", "metrics.json: held-out error and codebook usage."),
+        RUN_ID,
+    ),
+)
+
+PROMOTIONS = Table(
+    name="promotions",
+    comment="Promotions in order; the row with the greatest seq names the current version.",
+    fields=(
+        required("seq", "BIGINT", "Order, from 1."),
+        required("tokenizer_version", "STRING", "Version that became current."),
+        optional("reason", "STRING", "Why, in the words of who did it."),
+        RUN_ID,
+    ),
+)

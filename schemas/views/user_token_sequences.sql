@@ -1,0 +1,41 @@
+CREATE OR REPLACE VIEW user_token_sequences (
+  user_id COMMENT 'User id.',
+  as_of COMMENT 'Last published day of the promoted version; the same in every row. For other moments: u2qt join --sequence-days.',
+  tokenizer_version COMMENT 'The promoted version; the same in every row.',
+  sequence COMMENT 'What the user did in the 90 days that end with as_of: one element per day and source, by day, then in the order of the catalog.',
+  days COMMENT 'Days of the 90 on which the user was active.',
+  slices COMMENT 'Elements of the sequence.',
+  tokens COMMENT 'Codes in the sequence, all slices together.',
+  available_at COMMENT 'Moment from which the whole sequence could be known: a label earlier than this must not see it.'
+)
+COMMENT 'The last 90 days of every user who was active in them, as input for sequence models. One row per user.'
+AS SELECT
+  user_id,
+  as_of,
+  tokenizer_version,
+  sequence,
+  size(array_distinct(sequence.ds)) AS days,
+  size(sequence) AS slices,
+  aggregate(sequence, 0, (sum, slice) -> sum + size(slice.codes)) AS tokens,
+  available_at
+FROM (
+  SELECT
+    user_id,
+    (SELECT max(ds) FROM user_tokens_current) AS as_of,
+    tokenizer_version,
+    flatten(transform(array_sort(collect_list(struct(ds, slices))), day -> day.slices)) AS sequence,
+    max(available_at) AS available_at
+  FROM (
+    SELECT
+      user_id,
+      ds,
+      tokenizer_version,
+      available_at,
+      filter(array(
+        named_struct('ds', ds, 'source', '{source}', 'codes', {source}_codes)
+      ), slice -> slice.codes IS NOT NULL) AS slices
+    FROM user_tokens_current
+    WHERE ds > (SELECT date_sub(max(ds), 90) FROM user_tokens_current)
+  )
+  GROUP BY user_id, tokenizer_version
+)

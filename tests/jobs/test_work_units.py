@@ -1,0 +1,23 @@
+"""Sharing out row groups."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.work_units import balanced
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 16))
+def test_every_unit_is_in_exactly_one_bin_and_bins_are_even(rows: list[int], bins: int) -> None:
+    """A partition of the positions; no bin above the mean plus the largest unit; no empty bin."""
+    shared = balanced(rows, bins)
+    assert sorted(position for positions in shared for position in positions) == list(range(len(rows)))
+    assert all(shared)
+    heaviest = max((sum(rows[p] for p in positions) for positions in shared), default=0)
+    assert heaviest <= sum(rows) / bins + max(rows, default=0)
+
+
+def test_no_bins_is_a_mistake() -> None:
+    """Zero tasks can hold nothing."""
+    with pytest.raises(ValueError, match="1 or more"):
+        balanced([1], 0)

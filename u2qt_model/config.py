@@ -1,0 +1,205 @@
+"""What a tokenizer is made for (FeatureLayout) and how it is made (TokenizerConfig). Knows neither tensors nor files.
+
+A run is a named function that returns a full configuration: `tiny`, `demo`, `base`. Both parts go into the checkpoint and its
+fingerprint.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+from u2qt_model.errors import ConfigError
+from u2qt_model.json_form import canonical_json, from_plain, to_plain
+
+SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+MAX_CODEBOOK_SIZE = 2**15  # codes travel as int16
+RESERVED_NAMES = ("shared",)  # token names of shared levels start with it
+
+
+def require(holds: bool, setting: str, found: object, expected: str) -> None:
+    """ConfigError naming setting, found and expected unless `holds`."""
+    if not holds:
+        raise ConfigError(f"{setting}: found {found!r}, expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceLayout:
+    """The shape of one source's columns in `user_features`."""
+
+    name: str  # prefix of its columns
+    kind: str  # "events" | "profile"
+    num_ids: int  # F: hashed categorical fields per event, or of the profile
+    num_values: int  # V: numeric fields per event, or of the profile
+    max_events: int = 1  # E: slots per user and day; 1 for a profile
+
+    def __post_init__(self) -> None:
+        require(SOURCE_NAME.fullmatch(self.name) is not None, "source.name", self.name, "[a-z][a-z0-9_]{0,62}")
+        require(self.name not in RESERVED_NAMES, "source.name", self.name, f"none of {RESERVED_NAMES}, which token names use")
+        require(self.kind in ("events", "profile"), f"{self.name}.kind", self.kind, "events or profile")
+        require(self.num_ids >= 0, f"{self.name}.num_ids", self.num_ids, "0 or more")
+        require(self.num_values >= 0, f"{self.name}.num_values", self.num_values, "0 or more")
+        require(self.max_events >= 1, f"{self.name}.max_events", self.max_events, "1 or more")
+        require(self.kind == "events" or self.max_events == 1, f"{self.name}.max_events", self.max_events, "1 for a profile")
+        has_fields = self.kind == "events" or self.num_ids + self.num_values > 0
+        require(has_fields, f"{self.name}.num_ids + num_values", 0, "1 or more for a profile")
+
+    def columns(self, *, events: bool) -> tuple[str, ...]:
+        """Its columns; for an event source without `events` only text and count."""
+        if self.kind == "profile":
+            return (f"{self.name}_count", f"{self.name}_values", f"{self.name}_ids")
+        arrays = (f"{self.name}_event_ids", f"{self.name}_event_values", f"{self.name}_mask") if events else ()
+        return (f"{self.name}_text", f"{self.name}_count", *arrays)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureLayout:
+    """The part of `user_features` that a tokenizer depends on; sources in catalog order, which is the order of axis S."""
+
+    catalog: str  # name of the catalog the features were made from
+    hash_buckets: int  # ids lie in [0, hash_buckets]; 0 is padding
+    sources: tuple[SourceLayout, ...]
+
+    def __post_init__(self) -> None:
+        names = self.source_names
+        require(len(names) > 0, "sources", 0, "at least one")
+        require(len(set(names)) == len(names), "sources", names, "different names")
+        require(self.hash_buckets >= 1, "hash_buckets", self.hash_buckets, "1 or more")
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names in catalog order."""
+        return tuple(source.name for source in self.sources)
+
+    def columns(self, *, events: bool = False) -> tuple[str, ...]:
+        """The feature columns a tokenizer reads, catalog order; `events` adds the fixed-length event arrays."""
+        return tuple(column for source in self.sources for column in source.columns(events=events))
+
+    def to_json(self) -> str:
+        """Canonical JSON; the inverse of `from_json`."""
+        return canonical_json(to_plain(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "FeatureLayout":
+        """The layout that `to_json` wrote; ConfigError names what is unknown, missing or mistyped."""
+        return from_plain(cls, _parse(text, "layout"), "layout")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextEncoderConfig:
+    """The frozen text encoder."""
+
+    kind: str = "hashing"  # the only kind so far
+    width: int = 1024  # E: hash buckets
+    max_ngram: int = 2  # longest word n-gram
+
+    def __post_init__(self) -> None:
+        require(self.kind == "hashing", "text.kind", self.kind, "hashing")
+        require(8 <= self.width <= 2**16, "text.width", self.width, "8 to 65536")
+        require(1 <= self.max_ngram <= 4, "text.max_ngram", self.max_ngram, "1 to 4")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceEncoderConfig:
+    """From a source's embedding to a code-sized vector."""
+
+    code_dim: int = 64  # D
+    hidden: int = 128  # width of the near-identity blocks
+    id_buckets: int = 256  # width of a profile's feature-hashed ids
+    clip: float = 8.0  # standardised values are cut at plus and minus this many deviations
+
+    def __post_init__(self) -> None:
+        require(self.code_dim >= 1, "encoder.code_dim", self.code_dim, "1 or more")
+        require(self.hidden >= 1, "encoder.hidden", self.hidden, "1 or more")
+        require(self.id_buckets >= 1, "encoder.id_buckets", self.id_buckets, "1 or more")
+        require(self.clip > 0, "encoder.clip", self.clip, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizerConfig:
+    """Residual levels: `shared_levels` tables common to all sources, then `own_levels` tables of each source (depth layout)."""
+
+    kind: str = "residual"  # "residual" (per-source networks) | "rq_kmeans" (no network)
+    shared_levels: int = 2  # Lc; for rq_kmeans L means pooled, 0 means per source
+    own_levels: int = 2
+    codebook_size: int = 256  # K
+    kmeans_iterations: int = 15  # Lloyd steps of the start
+    ema_decay: float = 0.95  # per training step
+    commitment: float = 0.25  # beta
+
+    def __post_init__(self) -> None:
+        require(self.kind in ("residual", "rq_kmeans"), "quantizer.kind", self.kind, "residual or rq_kmeans")
+        require(self.shared_levels >= 0, "quantizer.shared_levels", self.shared_levels, "0 or more")
+        require(self.own_levels >= 0, "quantizer.own_levels", self.own_levels, "0 or more")
+        require(1 <= self.num_levels <= 64, "quantizer.shared_levels + own_levels", self.num_levels, "1 to 64")
+        require(2 <= self.codebook_size <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size", self.codebook_size, "2 to 32768")
+        require(self.kmeans_iterations >= 1, "quantizer.kmeans_iterations", self.kmeans_iterations, "1 or more")
+        require(0 < self.ema_decay < 1, "quantizer.ema_decay", self.ema_decay, "between 0 and 1")
+
+    @property
+    def num_levels(self) -> int:
+        """L."""
+        return self.shared_levels + self.own_levels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How the weights are found."""
+
+    seed: int = 0
+    epochs: int = 3  # passes after the first one, which standardises
+    batch_users: int = 256  # users per step
+    learning_rate: float = 1e-3
+    held_out_share: float = 0.1  # of users, by hash of their id
+    held_out_slices: int = 4096  # kept per source to measure the error
+    slices_per_code: int = 50  # reservoir per source = this x codebook_size
+    threads: int = 2  # torch threads; other numbers give other last bits
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "training.seed", self.seed, "0 or more")
+        require(self.epochs >= 0, "training.epochs", self.epochs, "0 or more")
+        require(self.batch_users >= 1, "training.batch_users", self.batch_users, "1 or more")
+        require(0 < self.learning_rate < 1, "training.learning_rate", self.learning_rate, "between 0 and 1")
+        require(0 <= self.held_out_share < 1, "training.held_out_share", self.held_out_share, "0 up to 1")
+        require(self.held_out_slices >= 1, "training.held_out_slices", self.held_out_slices, "1 or more")
+        require(self.slices_per_code >= 1, "training.slices_per_code", self.slices_per_code, "1 or more")
+        require(self.threads >= 1, "training.threads", self.threads, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodingConfig:
+    """What makes codes independent of the batch."""
+
+    block_rows: int = 1024  # slices per matrix product; the last block is padded
+    threads: int = 1  # torch threads per block, whatever the process has set
+
+    def __post_init__(self) -> None:
+        aligned = self.block_rows >= 16 and self.block_rows % 16 == 0
+        require(aligned, "encoding.block_rows", self.block_rows, "a multiple of 16")
+        require(self.threads >= 1, "encoding.threads", self.threads, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerConfig:
+    """Everything that changes a tokenizer besides its data."""
+
+    text: TextEncoderConfig = TextEncoderConfig()
+    encoder: SliceEncoderConfig = SliceEncoderConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    encoding: EncodingConfig = EncodingConfig()
+
+    def to_json(self) -> str:
+        """Canonical JSON; the inverse of `from_json`."""
+        return canonical_json(to_plain(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TokenizerConfig":
+        """The configuration that `to_json` wrote; ConfigError names what is unknown, missing or mistyped."""
+        return from_plain(cls, _parse(text, "config"), "config")
+
+
+def _parse(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: not JSON ({error.msg} at character {error.pos})") from error

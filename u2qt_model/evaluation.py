@@ -1,0 +1,68 @@
+"""A quantizer measured on projected slices: the error that decides which weights are kept, and the report in metrics.json.
+
+S sources, N slices of a source, L levels, D dimensions.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from u2qt_model.metrics import level_report, relative_squared_error, squared_errors, unique_sequence_rate
+from u2qt_model.quantizer import Quantizer
+
+CHUNK = 4096  # slices per matrix product
+
+
+@torch.no_grad()
+def assign(quantizer: Quantizer, slices: list[Tensor]) -> list[Tensor]:
+    """(N, L) int64 codes per source of S tensors (N, D)."""
+    levels = quantizer.codebooks.config.num_levels
+    empty = torch.zeros(0, levels, dtype=torch.int64)
+    return [
+        torch.cat([empty, *(quantizer.quantize(part, source).codes for part in torch.split(x, CHUNK) if len(part))])
+        for source, x in enumerate(slices)
+    ]
+
+
+@torch.no_grad()
+def errors(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], levels: int) -> list[tuple[float, float]]:
+    """Per source the summed squared error after the first `levels` levels, and the deviation it is relative to."""
+    pairs = []
+    for source, (x, chosen) in enumerate(zip(slices, codes, strict=True)):
+        reconstruction = quantizer.reconstruct(chosen[:, :levels], source)
+        pairs.append(squared_errors(x.numpy(), reconstruction.numpy()))
+    return pairs
+
+
+def total_error(quantizer: Quantizer, slices: list[Tensor]) -> float:
+    """Relative squared error over all sources' slices."""
+    pairs = errors(quantizer, slices, assign(quantizer, slices), quantizer.codebooks.config.num_levels)
+    return relative_squared_error(sum(error for error, _ in pairs), sum(deviation for _, deviation in pairs))
+
+
+def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor]) -> list[dict[str, Any]]:
+    """Per source: error after each level on `held_out`, use of each level's codes by the `training` sample."""
+    config = quantizer.codebooks.config
+    codes, unseen = assign(quantizer, training), assign(quantizer, held_out)
+    by_level = [errors(quantizer, held_out, unseen, level + 1) for level in range(config.num_levels)]
+    return [
+        {
+            "relative_squared_error": [relative_squared_error(*pairs[source]) for pairs in by_level],
+            "unique_sequence_rate": unique_sequence_rate(unseen[source].numpy()),
+            "levels": [level_report(codes[source][:, level].numpy(), config.codebook_size) for level in range(config.num_levels)],
+        }
+        for source in range(len(training))
+    ]
+
+
+def block_reports(quantizer: Quantizer, training: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Per codebook (a shared one counts all sources): whose it is, its level from 1, and the use of its codes."""
+    size, codes = quantizer.codebooks.config.codebook_size, assign(quantizer, training)
+    reports = []
+    for level, sources in quantizer.codebooks.blocks():
+        given = np.concatenate([codes[source][:, level].numpy() for source in sources])
+        owner = "shared" if quantizer.codebooks.is_shared(level) else names[sources[0]]
+        reports.append({"codebook": owner, "level": level + 1, **level_report(given, size)})
+    return reports

@@ -1,0 +1,62 @@
+"""What is reported of codes: usage, perplexity, dead codes, Gini, unique sequences, relative squared error. Pure NumPy.
+
+N slices, L levels, K codes, D dimensions.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def code_counts(codes: Array, size: int) -> NDArray[np.int64]:
+    """(K,) how often each code of (N,) occurs."""
+    return np.bincount(codes, minlength=size)
+
+
+def usage(counts: Array) -> float:
+    """Share of the K codes that occur, 0 to 1."""
+    return float((counts > 0).mean())
+
+
+def perplexity(counts: Array) -> float:
+    """exp of the entropy of the codes: 1 to K; 0 for no slices."""
+    total = counts.sum()
+    shares = counts[counts > 0] / max(total, 1)
+    return float(np.exp(-(shares * np.log(shares)).sum())) if total else 0.0
+
+
+def gini(counts: Array) -> float:
+    """Inequality of the codes' numbers: 0 is even, towards 1 is one code for all; 0 for no slices."""
+    total, size = counts.sum(), len(counts)
+    ranks = np.arange(1, size + 1)
+    return float((2 * (ranks * np.sort(counts)).sum() / total - size - 1) / size) if total else 0.0
+
+
+def unique_sequence_rate(codes: Array) -> float:
+    """Share of the distinct code sequences among (N, L) slices, 0 to 1; 0 for no slices."""
+    return len(np.unique(codes, axis=0)) / len(codes) if len(codes) else 0.0
+
+
+def squared_errors(x: Array, reconstruction: Array) -> tuple[float, float]:
+    """Squared error of (N, D) and the squared deviation from the mean that it is relative to, both summed."""
+    wide = x.astype(np.float64)
+    return float(np.square(wide - reconstruction).sum()), float(np.square(wide - wide.mean(axis=0)).sum()) if len(x) else 0.0
+
+
+def relative_squared_error(error: float, deviation: float) -> float:
+    """error / deviation: 0 is exact, 1 is no better than the mean; 0 where nothing deviates."""
+    return error / deviation if deviation > 0 else 0.0
+
+
+def level_report(codes: Array, size: int) -> dict[str, Any]:
+    """Usage, perplexity, dead codes and Gini of the codes (N,) of one level."""
+    counts = code_counts(codes, size)
+    return {
+        "usage": usage(counts),
+        "perplexity": perplexity(counts),
+        "dead_codes": int((counts == 0).sum()),
+        "gini": gini(counts),
+    }

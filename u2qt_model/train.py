@@ -1,0 +1,208 @@
+"""Trains a tokenizer from a stream of feature batches that is opened once for the start and once per epoch.
+
+First pass: moments and reservoirs. Start: projections from them, codebooks by k-means. Epochs: networks by gradient, codebooks by
+moving averages; held-out users decide which epoch's weights are kept, the start's included. Memory doesn't grow with the users.
+Same layout, configuration, data in the same order and machine: same fingerprint.
+
+B users, S sources, D code dimension.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from u2qt_model.batch import FeatureBatch
+from u2qt_model.config import FeatureLayout, TokenizerConfig
+from u2qt_model.errors import TrainingError
+from u2qt_model.evaluation import block_reports, source_reports, total_error
+from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_rows
+from u2qt_model.model import TokenizerModel
+from u2qt_model.refine import Refiner
+from u2qt_model.residual_quantizer import ResidualQuantizer
+from u2qt_model.slice_embedder import SliceEmbedder
+from u2qt_model.threads import fixed_threads
+from u2qt_model.tokenizer import Tokenizer
+
+OpenStream = Callable[[], Iterator[FeatureBatch]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where training stands; given to the callback after every batch and after the start."""
+
+    phase: str  # "first_pass" | "start" | "epoch"
+    epoch: int  # 0 until the start is done, then from 1
+    step: int  # batches in this phase, or gradient steps in this epoch
+    users: int  # user-days read in this phase
+    users_per_second: float
+    error: float | None = None  # relative squared error: of the epoch's slices so far, after the start held out
+    usage: float | None = None  # share of all codes given out in this epoch
+
+
+def train(
+    layout: FeatureLayout,
+    config: TokenizerConfig,
+    open_stream: OpenStream,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Tokenizer:
+    """A trained tokenizer with its metrics.
+
+    A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for a stream without any slice,
+    or without user ids while `held_out_share` > 0.
+    """
+    with fixed_threads(config.training.threads):
+        return _Training(layout, config, open_stream, progress).run()
+
+
+class _Training:
+    """One run."""
+
+    def __init__(
+        self, layout: FeatureLayout, config: TokenizerConfig, open_stream: OpenStream, progress: Callable[[Progress], None]
+    ) -> None:
+        self._layout, self._config, self._open_stream, self._progress = layout, config, open_stream, progress
+        self._embedder = SliceEmbedder(layout, config)
+        self._model = TokenizerModel(layout, config, self._embedder)
+        self._share = config.training.held_out_share
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> Tokenizer:
+        sample = self._timed("first_pass", self._first_pass)
+        self._timed("projection", lambda: self._fit_projections(sample))
+        training = self._projected([source.training.rows() for source in sample.sources])
+        held_out = self._projected([source.held_out.rows() for source in sample.sources])
+        measured = [unseen if len(unseen) else seen for unseen, seen in zip(held_out, training, strict=True)]
+        quantizer = self._model.quantizer
+        generator = torch.Generator().manual_seed(self._config.training.seed)
+        members = self._timed("kmeans", lambda: quantizer.codebooks.start(training, generator))
+        by_epoch = [total_error(quantizer, measured)]
+        self._progress(Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0]))
+        if isinstance(quantizer, ResidualQuantizer):
+            refiner = Refiner(quantizer, members, self._config)
+            self._timed("epochs", lambda: self._epochs(quantizer, refiner, measured, by_epoch))
+        metrics = self._metrics(sample, training, measured, by_epoch)
+        return Tokenizer(self._layout, self._config, self._model, self._embedder, metrics)
+
+    def _first_pass(self) -> FirstPass:
+        widths = [self._embedder.width(source) for source in range(len(self._layout.sources))]
+        sample = self._read(widths)
+        stranded = [source for source in sample.sources if source.held_out_slices and not source.moments.count]
+        if stranded:  # so few users that all of a source's are held out: train on everyone instead
+            self._share = 0.0
+            sample = self._read(widths)
+        if not any(source.moments.count for source in sample.sources):
+            raise TrainingError(f"training stream: found {sample.users} user-days and no slice in any source, expected at least one")
+        return sample
+
+    def _read(self, widths: list[int]) -> FirstPass:
+        meter = _Meter(self._progress, "first_pass", 0)
+        return first_pass(self._open_stream(), self._embedder, widths, self._config, self._share, meter.users_read)
+
+    def _fit_projections(self, sample: FirstPass) -> None:
+        for index, source in enumerate(sample.sources):
+            mean, variance = torch.from_numpy(source.moments.mean()), torch.from_numpy(source.moments.variance())
+            self._model.projection(index).fit(mean, variance, torch.from_numpy(source.training.rows()))
+            self._model.seen[index] = source.moments.count
+
+    @torch.no_grad()
+    def _projected(self, embeddings: list[Any]) -> list[Tensor]:
+        return [self._model.project(torch.from_numpy(rows), source) for source, rows in enumerate(embeddings)]
+
+    def _epochs(self, quantizer: ResidualQuantizer, refiner: Refiner, measured: list[Tensor], by_epoch: list[float]) -> None:
+        """Appends each epoch's held-out error to `by_epoch`; leaves the weights of the best."""
+        best = copy.deepcopy(quantizer.state_dict())
+        for epoch in range(1, self._config.training.epochs + 1):
+            if epoch > 1:
+                refiner.restart_dead()
+            refiner.start_epoch()
+            self._epoch(refiner, epoch)
+            by_epoch.append(total_error(quantizer, measured))
+            if by_epoch[-1] < min(by_epoch[:-1]):
+                best = copy.deepcopy(quantizer.state_dict())
+        quantizer.load_state_dict(best)
+
+    def _epoch(self, refiner: Refiner, epoch: int) -> None:
+        rng = np.random.default_rng((self._config.training.seed, epoch))
+        meter = _Meter(self._progress, "epoch", epoch)
+        for batch in self._open_stream():
+            rows = np.flatnonzero(~held_out_rows(batch, self._share, self._config.training.seed))
+            rows = rng.permutation(rows)
+            for start in range(0, len(rows), CHUNK_USERS):
+                for slices in self._steps(batch, rows[start : start + CHUNK_USERS]):
+                    meter.step_done(*refiner.step(slices))
+            meter.users_read(meter.users + batch.num_users, refiner.usage())
+
+    def _steps(self, batch: FeatureBatch, users: Any) -> Iterator[list[Tensor]]:
+        """Projected slices (N_s, D) per source, `batch_users` of `users` (row numbers) at a time."""
+        edges = np.arange(0, len(users) + self._config.training.batch_users, self._config.training.batch_users)
+        per_source, cuts = [], []
+        for source, name in enumerate(self._layout.source_names):
+            places = np.flatnonzero(batch.slices[name].present[users])
+            embeddings = self._embedder.embed(batch, source, users[places])
+            per_source.append(self._projected_one(embeddings, source))
+            cuts.append(np.searchsorted(places, edges))
+        for step in range(len(edges) - 1):
+            yield [x[cut[step] : cut[step + 1]] for x, cut in zip(per_source, cuts, strict=True)]
+
+    @torch.no_grad()
+    def _projected_one(self, embeddings: Any, source: int) -> Tensor:
+        return self._model.project(torch.from_numpy(embeddings), source)
+
+    def _metrics(self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_epoch: list[float]) -> dict[str, Any]:
+        names, quantizer = self._layout.source_names, self._model.quantizer
+        reports = source_reports(quantizer, training, measured)
+        sources = {
+            name: {
+                "slices": source.moments.count + source.held_out_slices,
+                "held_out_slices": source.held_out_slices,  # 0: the errors are those of the training sample
+                "kept_variance": float(self._model.projection(index).kept_variance),
+                **reports[index],
+            }
+            for index, (name, source) in enumerate(zip(names, sample.sources, strict=True))
+        }
+        return {
+            "users": sample.users,
+            "held_out_error": min(by_epoch),
+            "held_out_error_by_epoch": by_epoch,
+            "kept_epoch": by_epoch.index(min(by_epoch)),
+            "sources": sources,
+            "codebooks": block_reports(quantizer, training, names),
+            "seconds": self._seconds,
+        }
+
+    def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        self._seconds[phase] = round(time.perf_counter() - start, 3)
+        return result
+
+
+class _Meter:
+    """Speed and running error of one phase, for the callback."""
+
+    def __init__(self, progress: Callable[[Progress], None], phase: str, epoch: int) -> None:
+        self._progress, self._phase, self._epoch = progress, phase, epoch
+        self._start, self._steps, self._error, self._length = time.perf_counter(), 0, 0.0, 0.0
+        self.users = 0
+
+    def step_done(self, error: float, length: float) -> None:
+        self._steps, self._error, self._length = self._steps + 1, self._error + error, self._length + length
+
+    def users_read(self, users: int, usage: float | None = None) -> None:
+        self.users = users
+        if usage is None:
+            self._steps += 1
+        speed = users / max(time.perf_counter() - self._start, 1e-9)
+        error = self._error / self._length if self._length else None
+        self._progress(
+            Progress(
+                phase=self._phase, epoch=self._epoch, step=self._steps, users=users,
+                users_per_second=speed, error=error, usage=usage,
+            )
+        )  # fmt: skip
