@@ -1,148 +1,22 @@
-"""The day's report as a page: what it shows, as plain data, and its rendering. Knows nothing of Spark.
+"""The day's report as one HTML page: its words, its numbers' forms, its rendering. Knows nothing of Spark.
 
-Holds counts, lengths, codes and row hashes; there is no field for a user id or for content. Rows that failures quote are
-dropped: only the fields named in `FAILURE_FIELDS` and row hashes are shown.
+Of what an audit recorded, only plain sentences, the fields in `FAILURE_FIELDS` and row hashes are shown.
 """
 
 import json
 from dataclasses import dataclass
-from datetime import date
 from functools import cache
 from importlib import resources
 
 import jinja2
 
 from jobs import report_pictures as pictures
+from jobs.report_model import Audit, DayReport
 
 FAILURE_NAMES = ("expectation", "expectation_type", "type", "name")
-FAILURE_FIELDS = ("column", "source", "level", "count", "unexpected_count", "element_count", "expected", "found", "observed")
+FAILURE_FIELDS = ("column", "source", "level", "count", "unexpected_count", "element_count")
 HASHES_SHOWN = 5
-HISTOGRAM_BINS = 12  # the last one holds this many events and more
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delivery:
-    """What became of the rows of one source on the day of delivery."""
-
-    source: str
-    rows_in: int
-    clean: int
-    quarantined: int
-    duplicates: int
-    blocked: bool
-    reasons: tuple[tuple[str, int], ...] = ()  # the most frequent codes with their rows; a row may have several
-
-    @property
-    def unclean_share(self) -> float:
-        return (self.rows_in - self.clean) / self.rows_in if self.rows_in else 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Activity:
-    """How many of the day's active users used one source, and how much."""
-
-    source: str
-    kind: str  # events or profile
-    users: int
-    events: int
-    histogram: tuple[int, ...]  # users with 1, 2, ... events; the last bin is open
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LevelUsage:
-    """How one source used one level's codebook."""
-
-    source: str
-    source_order: int  # its place in the catalog
-    level: int  # from 1
-    shared: bool
-    codebook_size: int
-    slices: int
-    used: int
-    outside: int  # codes that the codebook doesn't have
-    perplexity: float
-    top_share: float  # of the slices, by the most frequent code
-    curve: tuple[float, ...]  # share of the slices per code, most frequent first, averaged over ranks into at most 64 columns
-
-    @property
-    def dead(self) -> int:
-        return self.codebook_size - self.used
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Audit:
-    """The newest audit of the day's staged tokens."""
-
-    success: bool
-    evaluated: int
-    rows: int
-    staged_version: int
-    suite_hash: str
-    failures: str  # JSON, as table audits holds it
-    audits: int  # of this day and tokenizer, this one included
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleSlice:
-    """One user's slice of one source."""
-
-    source: str
-    kind: str
-    events: int
-    characters: int | None  # None for a profile
-    tokens: tuple[tuple[int, str], ...]  # code and token name per level
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleUser:
-    row_hash: str
-    slices: tuple[SampleSlice, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageRow:
-    """One row of the ledger."""
-
-    stage: str
-    status: str
-    started: str  # UTC
-    seconds: float
-    rows: tuple[tuple[str, int], ...]
-    run_id: str
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizerInfo:
-    version: str
-    fingerprint: str
-    trained_from: date
-    trained_through: date
-    promoted: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DayReport:
-    """Everything the page shows. Counts of users are None where the day has no tokenizer to count for."""
-
-    ds: date
-    catalog: str
-    deliveries: tuple[Delivery, ...]
-    users: int
-    activity: tuple[Activity, ...]
-    tokenizer: TokenizerInfo | None
-    encoded: int
-    published: int
-    usage: tuple[LevelUsage, ...]
-    usage_table: str  # where the codes were read: user_tokens or staged_user_tokens
-    audit: Audit | None
-    samples: tuple[SampleUser, ...]
-    stages: tuple[StageRow, ...]
-    table_versions: tuple[tuple[str, int], ...]
-
-    def total(self, outcome: str) -> int:
-        """Sum of `rows_in`, `clean`, `quarantined` or `duplicates` over the sources."""
-        return sum(int(getattr(delivery, outcome)) for delivery in self.deliveries)
+SENTENCE = 500  # longest failure shown, in characters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,15 +30,18 @@ class Verdict:
 
 def verdict(report: DayReport) -> Verdict:
     blocked = [d.source for d in report.deliveries if d.blocked]
-    standing = f"{number(report.published)} rows published earlier still stand." if report.published else "Nothing was published."
+    standing = "Nothing was published."
+    if report.published:
+        standing = f"{number(report.published)} rows published earlier still stand."
     if blocked and not report.users:
         return Verdict(state="refused", word="Blocked", sentence=f"The gate blocked {', '.join(blocked)}. {standing}")
     if report.audit is not None and not report.audit.success:
-        return Verdict(state="refused", word="Audit failed", sentence=f"The staged tokens did not pass their audit. {standing}")
+        sentence = f"The staged tokens did not pass their audit. {standing}"
+        return Verdict(state="refused", word="Audit failed", sentence=sentence)
     if report.published:
         return Verdict(state="done", word="Published", sentence=_published(report, blocked))
-    reached = [("encoded", report.encoded), ("built into features", report.users), ("validated", report.total("rows_in"))]
-    stage = next((word for word, count in reached if count), "tried")
+    reached = {"encoded": report.encoded, "built into features": report.users, "validated": report.total("rows_in")}
+    stage = next((word for word, count in reached.items() if count), "tried")
     return Verdict(state="missing", word="Not published", sentence=f"The day was {stage}, and went no further yet.")
 
 
@@ -177,36 +54,45 @@ def _published(report: DayReport, blocked: list[str]) -> str:
 
 
 def flow(report: DayReport) -> pictures.Flow:
-    audit = report.audit
     gate = "refused" if any(d.blocked for d in report.deliveries) else "done"
-    audited = pictures.Step(name="Audited", count=audit.rows if audit else 0, state="missing" if audit is None else "done" if audit.success else "refused")
-    steps = (("Active users", report.users), ("Encoded", report.encoded))
+    audited = pictures.Step(name="Audited", count=0, state="missing")
+    if report.audit is not None:
+        audited = _step("Audited", report.audit.rows, "done" if report.audit.success else "refused")
     return pictures.Flow(
         rows_in=report.total("rows_in"),
-        clean=pictures.Step(name="Clean rows", count=report.total("clean"), state=gate if report.deliveries else "missing"),
+        clean=_step("Clean rows", report.total("clean"), gate if report.deliveries else "missing"),
         quarantined=report.total("quarantined"),
         duplicates=report.total("duplicates"),
         users=(
-            *(pictures.Step(name=name, count=count, state="done" if count else "missing") for name, count in steps),
+            _step("Active users", report.users),
+            _step("Encoded", report.encoded),
             audited,
-            pictures.Step(name="Published", count=report.published, state="done" if report.published else "missing"),
+            _step("Published", report.published),
         ),
     )
 
 
-def failures(audit: Audit) -> list[tuple[str, list[tuple[str, str]], list[str]]]:
-    """Name, plain facts and row hashes of each failing expectation; anything else in the JSON stays where it is."""
+def _step(name: str, count: int, state: str | None = None) -> pictures.Step:
+    return pictures.Step(name=name, count=count, state=state or ("done" if count else "missing"))
+
+
+Failure = tuple[str, list[tuple[str, str]], list[str]]  # what failed, plain facts, row hashes
+
+
+def failures(audit: Audit) -> list[Failure]:
+    """Every failing expectation; whatever else the JSON holds stays where it is."""
     content = json.loads(audit.failures or "[]")
     return [_failure(item) for item in (content if isinstance(content, list) else [content])]
 
 
-def _failure(item: object) -> tuple[str, list[tuple[str, str]], list[str]]:
+def _failure(item: object) -> Failure:
     if not isinstance(item, dict):
-        return str(item)[:300], [], []
+        return str(item)[:SENTENCE], [], []
     name = next((str(item[key]) for key in FAILURE_NAMES if item.get(key)), "unnamed expectation")
-    facts = [(key.replace("_", " "), str(item[key])[:80]) for key in FAILURE_FIELDS if isinstance(item.get(key), str | int | float)]
-    hashes = [value for key, value in item.items() if key.endswith("row_hashes") and isinstance(value, list)]
-    return name[:200], facts, [row_hash(h) for h in sum(hashes, []) if isinstance(h, int)][:HASHES_SHOWN]
+    plain = [key for key in FAILURE_FIELDS if isinstance(item.get(key), str | int)]
+    hashes = [h for key, found in item.items() if key.endswith("row_hashes") and isinstance(found, list) for h in found]
+    shown = [row_hash(h) for h in hashes if isinstance(h, int)][:HASHES_SHOWN]
+    return name[:SENTENCE], [(key.replace("_", " "), str(item[key])[:80]) for key in plain], shown
 
 
 def number(value: int) -> str:
@@ -240,7 +126,8 @@ def row_hash(value: int) -> str:
 def render(report: DayReport) -> str:
     """One self-contained HTML page without scripts or outside resources."""
     template = _environment().get_template("report.html.j2")
-    return template.render(report=report, verdict=verdict(report), flow=flow(report), failures=failures, pictures=pictures)
+    words = {"verdict": verdict(report), "flow": flow(report), "failures": failures}
+    return template.render(report=report, pictures=pictures, **words)
 
 
 @cache

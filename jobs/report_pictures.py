@@ -1,4 +1,4 @@
-"""Shapes of the report's pictures: pure functions from counts to SVG paths and boxes. No colours, no text layout of HTML.
+"""Shapes of the report's pictures: pure functions from counts to SVG paths and boxes, without colours.
 
 Lengths are in the units of each picture's viewBox.
 """
@@ -6,12 +6,13 @@ Lengths are in the units of each picture's viewBox.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 COLUMNS = 64  # of a codebook's curve
 CURVE_TOP = 6  # a curve's picture ends at this many times the even share
 THINNEST = 2.0  # a few rows among many must still be seen
 FLOW_WIDTH, FLOW_HEIGHT = 1200, 300
-BAR, TOP, TALL = 16, 78, 132  # width of a flow bar, y of its top, height of the whole
+BAR, TOP, TALL = 16, 78, 132.0  # width of a flow bar, y of its top, height of the whole
 ROWS_X, CLEAN_X = 0, 215
 USERS_X = (455, 660, 865, 1070)
 
@@ -62,15 +63,17 @@ def flow_shapes(flow: Flow) -> FlowShapes:
     rows, users = _rows_part(flow), _users_part(flow)
     bridge = _ribbon(CLEAN_X + BAR, TOP, rows.boxes[1].height, USERS_X[0], TOP, users.boxes[0].height)
     kind = "bridge" if flow.users[0].count and flow.clean.count else "missing"
-    return FlowShapes(boxes=rows.boxes + users.boxes, ribbons=(*rows.ribbons, Ribbon(path=bridge, kind=kind), *users.ribbons))
+    ribbons = (*rows.ribbons, Ribbon(path=bridge, kind=kind), *users.ribbons)
+    return FlowShapes(boxes=rows.boxes + users.boxes, ribbons=ribbons)
 
 
 def _rows_part(flow: Flow) -> FlowShapes:
     """The bar of the rows in with its three ribbons: straight on to the clean rows, down to the other two."""
     clean = _thickness(flow.clean.count, flow.rows_in)
+    clean_kind = "rows" if flow.clean.state == "done" else flow.clean.state
     boxes = [
         Box(x=ROWS_X, y=TOP, width=BAR, height=TALL, kind="rows" if flow.rows_in else "missing"),
-        Box(x=CLEAN_X, y=TOP, width=BAR, height=clean or TALL, kind={"done": "rows"}.get(flow.clean.state, flow.clean.state)),
+        Box(x=CLEAN_X, y=TOP, width=BAR, height=clean or TALL, kind=clean_kind),
     ]
     ribbons = []
     if flow.rows_in:
@@ -87,16 +90,18 @@ def _rows_part(flow: Flow) -> FlowShapes:
 
 def _users_part(flow: Flow) -> FlowShapes:
     most = max((step.count for step in flow.users), default=0)
-    boxes = [
-        Box(x=x, y=TOP, width=BAR, height=_thickness(step.count, most) if step.count else TALL, kind=step.state if step.count else "missing")
-        for x, step in zip(USERS_X, flow.users, strict=True)
-    ]
+    boxes = [_station(x, step, most) for x, step in zip(USERS_X, flow.users, strict=True)]
     ribbons = []
-    for here, there in zip(boxes, boxes[1:], strict=False):
+    for here, there in pairwise(boxes):
         both = min(here.height, there.height)
         kind = "missing" if "missing" in (here.kind, there.kind) else there.kind
         ribbons.append(Ribbon(path=_ribbon(here.x + BAR, TOP, both, there.x, TOP, both), kind=kind))
     return FlowShapes(boxes=tuple(boxes), ribbons=tuple(ribbons))
+
+
+def _station(x: float, step: Step, most: int) -> Box:
+    kind = step.state if step.count else "missing"
+    return Box(x=x, y=TOP, width=BAR, height=_thickness(step.count, most) or TALL, kind=kind)
 
 
 def _thickness(count: int, whole: int) -> float:
@@ -106,9 +111,10 @@ def _thickness(count: int, whole: int) -> float:
 def _ribbon(x: float, y: float, thick: float, to_x: float, to_y: float, to_thick: float) -> str:
     """A band from one bar's side to another's, its edges S-shaped."""
     middle = (x + to_x) / 2
-    edge = f"M{x:.1f} {y:.1f}C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
-    back = f"V{to_y + to_thick:.1f}C{middle:.1f} {to_y + to_thick:.1f} {middle:.1f} {y + thick:.1f} {x:.1f} {y + thick:.1f}Z"
-    return edge + back
+    low, to_low = y + thick, to_y + to_thick
+    upper = f"M{x:.1f} {y:.1f}C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
+    lower = f"V{to_low:.1f}C{middle:.1f} {to_low:.1f} {middle:.1f} {low:.1f} {x:.1f} {low:.1f}Z"
+    return upper + lower
 
 
 def columns(values: Sequence[float], *, width: float, height: float, top: float, gap: float = 0.0) -> str:
@@ -120,7 +126,8 @@ def columns(values: Sequence[float], *, width: float, height: float, top: float,
     for i, value in enumerate(values):
         if value > 0:
             tall = min(height, max(1.0, height * value / top))
-            parts.append(f"M{i * step + gap / 2:.2f} {height:.2f}V{height - tall:.2f}H{(i + 1) * step - gap / 2:.2f}V{height:.2f}Z")
+            left, right = i * step + gap / 2, (i + 1) * step - gap / 2
+            parts.append(f"M{left:.2f} {height:.2f}V{height - tall:.2f}H{right:.2f}V{height:.2f}Z")
     return "".join(parts)
 
 
@@ -135,7 +142,7 @@ def ranked_curve(multiplicities: Sequence[tuple[int, int]], codebook_size: int) 
     if not total:
         return (0.0,) * bins
     edges = [i * codebook_size // bins for i in range(bins + 1)]
-    return tuple(sum(counts[a:b]) / (b - a) / total for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(sum(counts[a:b]) / (b - a) / total for a, b in pairwise(edges))
 
 
 def perplexity(multiplicities: Sequence[tuple[int, int]]) -> float:

@@ -1,27 +1,28 @@
 """write_report: one self-contained HTML page about one day.
 
-Reads deliveries, quarantine_<name>, user_features, staged_user_tokens, user_tokens, audits, tokenizers, promotions and runs,
-each at the version the page names. Writes a file, no table and no ledger row: the same lakehouse gives the same bytes.
-All counting is Spark's; the driver sees a few rows per source and level, and `SAMPLES` users without id or content.
+Reads deliveries, quarantine_<name>, user_features, staged_user_tokens, user_tokens, audits, tokenizers, runs
+and promotions. Writes a file, no table and no ledger row: the same lakehouse gives the same bytes.
+All counting is Spark's; the driver sees a few rows per source and level, and a few users without id or content.
 """
 
-import json
 import os
+from collections.abc import Sequence
 from datetime import date
 from functools import reduce
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from jobs import report_counts as counts
 from jobs import report_pictures as pictures
 from jobs.context import Context
 from jobs.delta_tables import on_days
 from jobs.errors import BadInput, Infrastructure
-from jobs.report_page import (
-    HISTOGRAM_BINS,
+from jobs.ledger_rows import error_text, of_day, plain_rows
+from jobs.registered_tokenizers import find_registered, promoted_version
+from jobs.report_model import (
     Activity,
     Audit,
     DayReport,
@@ -31,64 +32,19 @@ from jobs.report_page import (
     SampleUser,
     StageRow,
     TokenizerInfo,
-    render,
-    row_hash,
 )
+from jobs.report_page import render, row_hash
 from schemas.catalog import Catalog
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
 from schemas.user_tokens import codes_column
 
-TABLES = ("audits", "deliveries", "promotions", "runs", "staged_user_tokens", "tokenizers", "user_features", "user_tokens")
-TOP_REASONS = 5
-SAMPLES = 6
-LAST_STAGES = 40
-
-
-def delivery_totals(deliveries: DataFrame) -> DataFrame:
-    """One row per source; blocked when any of its deliveries is."""
-    outcomes = [F.sum(name).alias(name) for name in ("rows_in", "clean", "quarantined", "duplicates")]
-    return deliveries.groupBy("source").agg(*outcomes, F.bool_or(F.col("gate") == "blocked").alias("blocked"))
-
-
-def top_reasons(quarantined: DataFrame) -> DataFrame:
-    """The `TOP_REASONS` most frequent codes per source; ties by code."""
-    order = Window.partitionBy("source").orderBy(F.desc("rows"), "reason")
-    counted = quarantined.select("source", F.explode("reasons").alias("reason")).groupBy("source", "reason").agg(F.count("*").alias("rows"))
-    return counted.withColumn("place", F.row_number().over(order)).where(F.col("place") <= TOP_REASONS).drop("place")
-
-
-def activity_counts(user_features: DataFrame, sources: tuple[str, ...]) -> DataFrame:
-    """Users and events per source and histogram bin; bin 0 holds the users who did not use the source."""
-    pairs = F.explode(F.array(*(F.struct(F.lit(s).alias("source"), F.col(f"{s}_count").alias("events")) for s in sources)))
-    each = user_features.select(pairs.alias("pair")).select("pair.*")
-    bins = F.least("events", F.lit(HISTOGRAM_BINS)).alias("bin")
-    return each.groupBy("source", bins).agg(F.count("*").alias("users"), F.sum("events").alias("events"))
-
-
-def code_multiplicities(tokens: DataFrame, codebook_sizes: dict[int, int], sources: tuple[str, ...]) -> DataFrame:
-    """Per source and level, how many codes have how many slices: all that usage pictures need, whatever the codebook's size.
-
-    `inside` is false for codes that the level's codebook doesn't have.
-    """
-    pairs = F.explode(F.array(*(F.struct(F.lit(s).alias("source"), F.col(codes_column(s)).alias("codes")) for s in sources)))
-    sizes = F.create_map(*(F.lit(value) for value in chain.from_iterable(codebook_sizes.items())))
-    codes = tokens.select(pairs.alias("pair")).select("pair.source", F.posexplode("pair.codes").alias("position", "code"))
-    level = (F.col("position") + 1).alias("level")
-    counted = codes.groupBy("source", level, "code").agg(F.count("*").alias("slices"))
-    inside = (F.col("code") >= 0) & (F.col("code") < F.coalesce(F.element_at(sizes, F.col("level")), F.lit(0)))
-    return counted.groupBy("source", "level", inside.alias("inside"), "slices").agg(F.count("*").alias("codes"))
-
-
-def sample_slices(user_features: DataFrame, catalog: Catalog) -> DataFrame:
-    """`SAMPLES` users by smallest row hash: their counts and the lengths of their texts in characters."""
-    lengths = [F.length(F.col(f"{s.name}_text").cast("string")).alias(f"{s.name}_characters") for s in catalog.events]
-    counts = [f"{s.name}_count" for s in catalog.sources]
-    return user_features.select("row_hash", "user_id", *counts, *lengths).orderBy("row_hash", "user_id").limit(SAMPLES).drop("user_id")
+TABLES = ("audits", "deliveries", "runs", "staged_user_tokens", "user_features", "user_tokens")
+Levels = list[dict[str, Any]]  # as layout.json lists them
 
 
 def run(context: Context, ds: date, out: Path, tokenizer_version: str | None = None) -> Path:
-    """Writes the page to `out`, whole or not at all. Without a version: the promoted tokenizer's, where there is one."""
+    """Writes the page to `out`, whole or not at all. Without a version: the promoted tokenizer's, if there is one."""
     if out.is_dir():
         raise BadInput(f"--out {out}: found a folder, expected a file such as {out / f'{ds}.html'}")
     page = render(day_report(context, ds, tokenizer_version))
@@ -98,109 +54,115 @@ def run(context: Context, ds: date, out: Path, tokenizer_version: str | None = N
         partial.write_text(page, encoding="utf-8")
         partial.replace(out)
     except OSError as error:
-        raise Infrastructure(f"--out {out}: can't be written ({error.strerror}); give a file in a folder that this user may write") from None
+        reason = f"can't be written ({error.strerror}); give a file in a folder that this user may write"
+        raise Infrastructure(f"--out {out}: {reason}") from None
     return out
 
 
 def day_report(context: Context, ds: date, tokenizer_version: str | None = None) -> DayReport:
     """Everything the page shows. Raises `BadInput` for a day without anything, or an unknown tokenizer."""
-    lake, day = context.lake, Days(ds, ds)
+    lake, day, catalog = context.lake, Days(ds, ds), context.catalog
     versions = {table: lake.version(table) for table in TABLES}
     tables = {table: lake.read(table, version) for table, version in versions.items()}
-    tokenizer, codebooks = _tokenizer(tables, tokenizer_version)
-    version = tokenizer.version if tokenizer else None
+    tokenizer, levels = _tokenizer(context, tokenizer_version)
     features = on_days(tables["user_features"], day)
-    staged, published = (_of(on_days(tables[name], day), version) for name in ("staged_user_tokens", "user_tokens"))
-    stages = _stages(tables["runs"], ds)
-    deliveries = _deliveries(context, tables["deliveries"], day)
-    report_counts = {"users": features.count(), "encoded": staged.count(), "published": published.count()}
-    if not stages and not deliveries and not any(report_counts.values()):
-        raise BadInput(f"--ds {ds}: nothing of this day in {lake.root}, expected a day that was run; run `u2qt run-day --ds {ds}` first")
-    usage_table = "user_tokens" if report_counts["published"] else "staged_user_tokens"
-    tokens = published if usage_table == "user_tokens" else staged
+    of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)
+    staged, published, audits = (
+        on_days(tables[name], day).where(of_tokenizer) for name in ("staged_user_tokens", "user_tokens", "audits")
+    )
+    users, encoded, visible = features.count(), staged.count(), published.count()
+    stages, deliveries = _stages(of_day(tables["runs"], ds)), _deliveries(context, tables["deliveries"], day)
+    if not (stages or deliveries or users or encoded or visible):
+        way_out = f"expected a day that was run; run `u2qt run-day --ds {ds}` first"
+        raise BadInput(f"--ds {ds}: nothing of this day in {lake.root}, {way_out}")
+    usage_table, tokens = ("user_tokens", published) if visible else ("staged_user_tokens", staged)
     return DayReport(
         ds=ds,
-        catalog=context.catalog.name,
+        catalog=catalog.name,
         deliveries=deliveries,
-        **report_counts,
-        activity=_activity(features, context.catalog) if report_counts["users"] else (),
+        users=users,
+        activity=_activity(features, catalog) if users else (),
         tokenizer=tokenizer,
-        usage=_usage(tokens, codebooks, context.catalog) if codebooks else (),
+        encoded=encoded,
+        published=visible,
+        usage=_usage(tokens, levels, catalog) if visible or encoded else (),
         usage_table=usage_table,
-        audit=_audit(_of(on_days(tables["audits"], day), version), tables["runs"]),
-        samples=_samples(features, tokens, codebooks, context.catalog),
+        audit=_audit(audits),
+        samples=_samples(features, tokens, levels, catalog) if users else (),
         stages=stages,
         table_versions=tuple(sorted(versions.items())),
     )
 
 
-def _of(rows: DataFrame, version: str | None) -> DataFrame:
-    return rows.where(F.col("tokenizer_version") == F.lit(version)) if version else rows.limit(0)
-
-
-def _tokenizer(tables: dict[str, DataFrame], wanted: str | None) -> tuple[TokenizerInfo | None, list[dict[str, Any]]]:
-    """The tokenizer to report on and its levels, as layout.json lists them."""
-    last = tables["promotions"].orderBy(F.desc("seq")).first()
-    promoted = last.tokenizer_version if last else None
+def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | None, Levels]:
+    """The tokenizer to report on, with its levels; none where none is named or promoted."""
+    promoted = promoted_version(context)
     if wanted is None and promoted is None:
         return None, []
-    row = tables["tokenizers"].where(F.col("tokenizer_version") == F.lit(wanted or promoted)).first()
-    if row is None:
-        raise BadInput(f"--tokenizer-version {wanted or promoted}: not registered in this lakehouse; `u2qt tokenizer list` shows those that are")
+    found = find_registered(context, wanted)
     info = TokenizerInfo(
-        version=row.tokenizer_version,
-        fingerprint=row.fingerprint,
-        trained_from=row.trained_from,
-        trained_through=row.trained_through,
-        promoted=row.tokenizer_version == promoted,
+        version=found.version,
+        fingerprint=found.fingerprint,
+        trained_from=found.trained_from,
+        trained_through=found.trained_through,
+        promoted=found.version == promoted,
     )
-    return info, json.loads(row.layout)["levels"]
+    return info, found.layout["levels"]
 
 
 def _deliveries(context: Context, deliveries: DataFrame, day: Days) -> tuple[Delivery, ...]:
-    totals = {row.source: row for row in delivery_totals(on_days(deliveries, day, "delivered_ds")).collect()}
+    totals = {row.source: row for row in counts.delivery_totals(on_days(deliveries, day, "delivered_ds")).collect()}
     if not totals:
         return ()
-    quarantined = [
-        on_days(context.lake.read(quarantine_table_name(s.name)), day, "delivered_ds").select(F.lit(s.name).alias("source"), "reasons")
-        for s in context.catalog.sources
-    ]
+    quarantined = [_quarantined(context, source.name, day) for source in context.catalog.sources]
     reasons: dict[str, list[tuple[str, int]]] = {}
-    for row in top_reasons(reduce(DataFrame.unionByName, quarantined)).orderBy("source", F.desc("rows"), "reason").collect():
+    for row in counts.top_reasons(reduce(DataFrame.unionByName, quarantined)).collect():
         reasons.setdefault(row.source, []).append((row.reason, row.rows))
     known = [s.name for s in context.catalog.sources if s.name in totals]
     return tuple(Delivery(**totals[name].asDict(), reasons=tuple(reasons.get(name, ()))) for name in known)
 
 
+def _quarantined(context: Context, source: str, day: Days) -> DataFrame:
+    rows = on_days(context.lake.read(quarantine_table_name(source)), day, "delivered_ds")
+    return rows.select(F.lit(source).alias("source"), "reasons")
+
+
 def _activity(features: DataFrame, catalog: Catalog) -> tuple[Activity, ...]:
-    counted = activity_counts(features, tuple(s.name for s in catalog.sources)).collect()
-    bins = {(row.source, row.bin): row for row in counted if row.bin}
+    bins: dict[str, dict[int, Row]] = {s.name: {} for s in catalog.sources}
+    for row in counts.activity_counts(features, tuple(bins)).where("bin > 0").collect():
+        bins[row.source][row.bin] = row
     return tuple(
         Activity(
             source=s.name,
             kind=s.kind,
-            users=sum(row.users for (source, _), row in bins.items() if source == s.name),
-            events=sum(row.events for (source, _), row in bins.items() if source == s.name),
-            histogram=tuple(bins[s.name, n].users if (s.name, n) in bins else 0 for n in range(1, HISTOGRAM_BINS + 1)),
+            users=sum(row.users for row in bins[s.name].values()),
+            events=sum(row.events for row in bins[s.name].values()),
+            histogram=_histogram(bins[s.name]),
         )
         for s in catalog.sources
     )
 
 
-def _usage(tokens: DataFrame, levels: list[dict[str, Any]], catalog: Catalog) -> tuple[LevelUsage, ...]:
+def _histogram(bins: dict[int, Row]) -> tuple[int, ...]:
+    return tuple(bins[n].users if n in bins else 0 for n in range(1, counts.HISTOGRAM_BINS + 1))
+
+
+def _usage(tokens: DataFrame, levels: Levels, catalog: Catalog) -> tuple[LevelUsage, ...]:
     sizes = {level["level"]: level["codebook_size"] for level in levels}
-    rows = code_multiplicities(tokens, sizes, tuple(s.name for s in catalog.sources)).collect()
     groups: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
+    for row in counts.code_multiplicities(tokens, sizes, tuple(s.name for s in catalog.sources)).collect():
         groups.setdefault((row.source, row.level), []).append(row)
-    pairs = ((order, s.name, level) for order, s in enumerate(catalog.sources) for level in levels)
-    return tuple(_level_usage(order, name, level, groups.get((name, level["level"]), [])) for order, name, level in pairs) if rows else ()
+    return tuple(
+        _level_usage(order, source.name, level, groups.get((source.name, level["level"]), []))
+        for order, source in enumerate(catalog.sources)
+        for level in levels
+    )
 
 
 def _level_usage(order: int, source: str, level: dict[str, Any], rows: list[Row]) -> LevelUsage:
     inside = [(row.slices, row.codes) for row in rows if row.inside]
     slices = sum(row.slices * row.codes for row in rows)
-    within = sum(count * codes for count, codes in inside)
+    within = sum(slices * codes for slices, codes in inside)
     return LevelUsage(
         source=source,
         source_order=order,
@@ -211,72 +173,62 @@ def _level_usage(order: int, source: str, level: dict[str, Any], rows: list[Row]
         used=sum(codes for _, codes in inside),
         outside=slices - within,
         perplexity=pictures.perplexity(inside),
-        top_share=max((count for count, _ in inside), default=0) / within if within else 0.0,
+        top_share=max(slices for slices, _ in inside) / within if within else 0.0,
         curve=pictures.ranked_curve(inside, level["codebook_size"]),
     )
 
 
-def _audit(audits: DataFrame, runs: DataFrame) -> Audit | None:
-    """The audit of the newest stage; of several, the one that ran last by the ledger."""
-    ran = runs.where(F.col("stage") == "audit_tokens").groupBy("run_id").agg(F.max("started_at").alias("ran_at"))
-    order = (F.desc("staged_version"), F.desc_nulls_last("ran_at"), F.desc("run_id"))
-    found = audits.join(ran, on="run_id", how="left").orderBy(*order).collect()
-    if not found:
-        return None
-    newest = found[0]
-    names = ("success", "evaluated", "rows", "staged_version", "suite_hash", "failures")
-    return Audit(**{name: newest[name] for name in names}, audits=len(found))
+def _audit(audits: DataFrame) -> Audit | None:
+    """The audit that publishing goes by: of the newest stage, and of several of that a failed one."""
+    newest = audits.orderBy(F.desc("staged_version"), "success", "run_id")
+    found = newest.drop("ds", "tokenizer_version", "run_id").collect()
+    return Audit(**found[0].asDict(), audits=len(found)) if found else None
 
 
-def _samples(features: DataFrame, tokens: DataFrame, levels: list[dict[str, Any]], catalog: Catalog) -> tuple[SampleUser, ...]:
-    users = sample_slices(features, catalog).collect()
-    if not users:
-        return ()
+def _samples(features: DataFrame, tokens: DataFrame, levels: Levels, catalog: Catalog) -> tuple[SampleUser, ...]:
+    users = [row.asDict() for row in counts.sample_slices(features, catalog).collect()]
     columns = [codes_column(s.name) for s in catalog.sources]
-    picked = tokens.where(F.col("row_hash").isin([user.row_hash for user in users])).select("row_hash", *columns)
+    picked = tokens.where(F.col("row_hash").isin([user["row_hash"] for user in users])).select("row_hash", *columns)
     codes = {row.row_hash: row.asDict() for row in picked.collect()}
-    return tuple(SampleUser(row_hash=row_hash(u.row_hash), slices=_slices(u.asDict(), codes.get(u.row_hash, {}), levels, catalog)) for u in users)
+    return tuple(_sample(user, codes.get(user["row_hash"], {}), levels, catalog) for user in users)
 
 
-def _slices(user: dict[str, Any], codes: dict[str, Any], levels: list[dict[str, Any]], catalog: Catalog) -> tuple[SampleSlice, ...]:
-    """The sources that the user used that day."""
-    return tuple(
+def _sample(user: dict[str, Any], codes: dict[str, Any], levels: Levels, catalog: Catalog) -> SampleUser:
+    """The slices of the sources that the user used that day."""
+    slices = tuple(
         SampleSlice(
             source=s.name,
             kind=s.kind,
             events=user[f"{s.name}_count"],
             characters=user.get(f"{s.name}_characters"),
-            tokens=tuple((code, _token_name(s.name, level, code)) for level, code in zip(levels, codes.get(codes_column(s.name)) or (), strict=False)),
+            tokens=_tokens(s.name, codes.get(codes_column(s.name)) or (), levels),
         )
         for s in catalog.sources
         if user[f"{s.name}_count"]
     )
+    return SampleUser(row_hash=row_hash(user["row_hash"]), slices=slices)
 
 
-def _token_name(source: str, level: dict[str, Any], code: int) -> str:
-    """As the checkpoint's vocabulary names it; also for codes that a failed audit found outside the codebook."""
-    return f"<{'shared' if level['shared'] else source}_{level['level']}_{code:04d}>"
+def _tokens(source: str, codes: Sequence[int], levels: Levels) -> tuple[tuple[int, str], ...]:
+    return tuple((code, token_name(source, position, code, levels)) for position, code in enumerate(codes))
 
 
-def _stages(runs: DataFrame, ds: date) -> tuple[StageRow, ...]:
-    of_day = runs.where((F.col("ds_from") <= F.lit(ds)) & (F.col("ds_to") >= F.lit(ds)))
-    last = of_day.orderBy(F.desc("started_at"), F.desc("stage"), F.desc("run_id")).limit(LAST_STAGES)
-    columns = ("stage", "status", "seconds", "rows", "run_id", "detail", F.date_format("started_at", "yyyy-MM-dd HH:mm:ss").alias("started"))
+def token_name(source: str, position: int, code: int, levels: Levels) -> str:
+    """As the checkpoint's vocabulary names it; also for a code outside the codebook, as a failed audit finds them."""
+    shared = position < len(levels) and levels[position]["shared"]
+    return f"<{'shared' if shared else source}_{position + 1}_{code:04d}>"
+
+
+def _stages(runs: DataFrame) -> tuple[StageRow, ...]:
     return tuple(
         StageRow(
             stage=row.stage,
             status=row.status,
             started=row.started,
             seconds=row.seconds,
-            rows=tuple(sorted(row.rows.items())),
+            rows=plain_rows(row.rows),
             run_id=row.run_id or "",
             detail=error_text(row.detail),
         )
-        for row in reversed(last.select(*columns).collect())
+        for row in reversed(counts.last_stages(runs).collect())
     )
-
-
-def error_text(detail: str | None) -> str:
-    """The error that the ledger noted, or nothing."""
-    notes = json.loads(detail) if detail else {}
-    return str(notes.get("error", "")) if isinstance(notes, dict) else ""

@@ -1,0 +1,182 @@
+"""Writes a label table with the tokens that were known at each label's time, as a folder of Parquet files.
+
+Reads the labels, `user_tokens`, `user_tokens_superseded`, `runs`, `tokenizers`, `promotions`; writes `out`, outside the
+lakehouse. Key: one row per label row. Refuses to write over anything, so a run is repeated under another name.
+`join_tokens` is the same join on DataFrames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.context import Context
+from jobs.errors import BadInput, Infrastructure
+from jobs.ledger import StageRecord, record_stage
+from jobs.point_in_time import ONE_DAY, day_of, join_tokens, label_moment, quoted
+from schemas import keys as identifiers
+
+__all__ = ["Joined", "join_tokens", "published_repairs", "refuse_labels_seen_in_training", "run"]
+
+HAS_OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)$"
+DATE_ONLY = r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$"
+NANOSECONDS = "; timestamps in nanoseconds can't be read: write the file with coerce_timestamps='us'"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joined:
+    """What was written."""
+
+    out: str
+    tokenizer_version: str
+    labels: int
+    with_tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.out}: {self.labels} labels, {self.with_tokens} of them with tokens of tokenizer {self.tokenizer_version}"
+
+
+def parsed_at(text: Column, time_zone: str) -> Column:
+    """ISO 8601 text as an instant; without an offset it is the wall clock of `time_zone`; NULL where it is no time."""
+    local = F.when(text.rlike(DATE_ONLY), F.concat(F.trim(text), F.lit(" 00:00:00Z"))).otherwise(F.concat(F.trim(text), F.lit("Z")))
+    return F.when(text.rlike(HAS_OFFSET), F.try_to_timestamp(text)).otherwise(F.to_utc_timestamp(F.try_to_timestamp(local), time_zone))
+
+
+def published_repairs(superseded: DataFrame, tokens: DataFrame, runs: DataFrame) -> DataFrame:
+    """The superseded rows whose repair was published: its run is done for that day, or its rows are there to be seen
+    (a run that died between its commit and its ledger row)."""
+    repairs = F.broadcast(superseded.select("ds", "superseded_by_run").distinct())
+    done = runs.where((F.col("stage") == "publish_tokens") & (F.col("status") == "done"))
+    finished = repairs.join(
+        F.broadcast(done),
+        on=(F.col("superseded_by_run") == F.col("run_id")) & F.col("ds").between(F.col("ds_from"), F.col("ds_to")),
+        how="left_semi",
+    )
+    written = tokens.select("ds", F.col("run_id").alias("superseded_by_run"))
+    written = written.unionByName(superseded.select("ds", F.col("run_id").alias("superseded_by_run")))
+    landed = written.join(repairs, on=["ds", "superseded_by_run"], how="left_semi")
+    published = finished.unionByName(landed).distinct()
+    return superseded.join(F.broadcast(published), on=["ds", "superseded_by_run"], how="left_semi")
+
+
+def refuse_labels_seen_in_training(labels: DataFrame, *, at: str, time_zone: str, trained_through: date, tokenizer_version: str) -> None:
+    """Raises `BadInput` when the tokenizer was trained on the day of a label, or on a later one. Starts a Spark job."""
+    day = day_of(label_moment(labels, at, time_zone), time_zone)
+    seen, first = labels.where(day <= F.lit(trained_through)).agg(F.count(F.lit(1)), F.min(day)).collect()[0]
+    if seen:
+        raise BadInput(
+            f"labels, column {at}: {seen} labels (the first of {first}) are not after {trained_through}, the last day tokenizer "
+            f"{tokenizer_version} was trained on; take later labels, an older tokenizer, or --allow-trained-after"
+        )
+
+
+def run(
+    context: Context,
+    labels: str,
+    *,
+    at: str,
+    out: str,
+    keys: Sequence[str] = ("user_id",),
+    lag: timedelta = ONE_DAY,
+    sequence_days: int | None = None,
+    tokenizer_version: str | None = None,
+    allow_trained_after: bool = False,
+) -> Joined:
+    """`labels` is a table or a Parquet or CSV path; the rows are written in the order of `keys`, then `at`."""
+    with record_stage(context, "join_labels", None) as record:
+        tokenizer = _tokenizer(context, tokenizer_version)
+        version = tokenizer["tokenizer_version"]
+        frame = read_labels(context, labels, at)
+        tokens, superseded = _tokens(context, version, record)
+        zone = context.catalog.time_zone
+        joined = join_tokens(
+            frame, tokens, superseded, tokenizer_version=version, keys=keys, at=at, lag=lag, time_zone=zone, sequence_days=sequence_days
+        )
+        if not allow_trained_after:
+            refuse_labels_seen_in_training(frame, at=at, time_zone=zone, trained_through=tokenizer["trained_through"], tokenizer_version=version)
+        _write(joined.orderBy(*(quoted(name) for name in (*keys, at))), labels, out)
+        return _reconciled(context, frame, out, version, record)
+
+
+def read_labels(context: Context, labels: str, at: str) -> DataFrame:
+    """A table of the lakehouse or of the session's catalog, a .csv file (all text, `at` parsed), or Parquet."""
+    spark = context.spark
+    try:
+        if identifiers.NAME.match(labels) and context.lake.exists(labels):
+            return context.lake.read(labels)
+        if "/" not in labels and not labels.endswith((".csv", ".csv.gz", ".parquet")) and spark.catalog.tableExists(labels):
+            return spark.table(labels)
+        if labels.endswith((".csv", ".csv.gz")):
+            options = {"header": "true", "multiLine": "true", "escape": '"', "mode": "FAILFAST"}
+            return _typed(spark.read.options(**options).csv(labels), labels, at, context.catalog.time_zone)
+        return _typed(spark.read.parquet(labels), labels, at, context.catalog.time_zone)
+    except (PySparkException, Py4JJavaError) as error:
+        hint = NANOSECONDS if "NANOS" in str(error) else ""
+        raise BadInput(f"labels {labels}: can't be read ({first_line(error)}), expected a table, a .csv file with a header, or Parquet{hint}") from None
+
+
+def _typed(frame: DataFrame, labels: str, at: str, time_zone: str) -> DataFrame:
+    """`at` as an instant where the file has it as text. Raises `BadInput` with the first text that is no time."""
+    if at not in frame.columns or not isinstance(frame.schema[at].dataType, T.StringType):
+        return frame
+    text = F.col(quoted(at))
+    moment = parsed_at(text, time_zone)
+    wrong, first = frame.where(text.isNotNull() & moment.isNull()).agg(F.count(F.lit(1)), F.min(text)).collect()[0]
+    if wrong:
+        raise BadInput(f"labels {labels}, column {at}: {wrong} values are no time, such as {first[:60]!r}, expected ISO 8601 such as 2026-02-01T06:00:00+08:00")
+    return frame.withColumn(at, moment)
+
+
+def _tokens(context: Context, version: str, record: StageRecord) -> tuple[DataFrame, DataFrame]:
+    """Both token tables at pinned versions. user_tokens first: a repair in between then only adds rows that tie."""
+    for table in ("user_tokens", "user_tokens_superseded", "runs"):
+        record.read[table] = context.lake.version(table)
+    ours = F.col("tokenizer_version") == F.lit(version)
+    tokens = context.lake.read("user_tokens", record.read["user_tokens"]).where(ours)
+    superseded = context.lake.read("user_tokens_superseded", record.read["user_tokens_superseded"]).where(ours)
+    return tokens, published_repairs(superseded, tokens, context.lake.read("runs", record.read["runs"]))
+
+
+def _tokenizer(context: Context, version: str | None) -> Row:
+    """The named tokenizer, or the promoted one."""
+    if version is None:
+        version = context.lake.read("promotions").agg(F.max_by("tokenizer_version", "seq")).collect()[0][0]
+        if version is None:
+            raise BadInput("tokenizer version: none given and none promoted; run `u2qt tokenizer promote V` or name one with --tokenizer-version")
+    found = context.lake.read("tokenizers").select("tokenizer_version", "trained_through").collect()
+    match = next((row for row in found if row["tokenizer_version"] == version), None)
+    if match is None:
+        known = ", ".join(sorted(row["tokenizer_version"] for row in found)) or "none"
+        raise BadInput(f"tokenizer {version}: not registered in {context.lake.root}, known versions: {known}")
+    return match
+
+
+def _write(joined: DataFrame, labels: str, out: str) -> None:
+    try:
+        joined.write.mode("errorifexists").parquet(out)
+    except AnalysisException as error:
+        raise BadInput(f"--out {out}: {first_line(error)}; expected a folder that does not exist yet") from None
+    except Py4JJavaError as error:
+        if "MALFORMED" not in str(error):
+            raise
+        raise BadInput(f"labels {labels}: a row does not have the header's columns; nothing complete was written to {out}") from None
+
+
+def _reconciled(context: Context, frame: DataFrame, out: str, version: str, record: StageRecord) -> Joined:
+    """Counts what was written against the labels; a difference stops the run."""
+    labels = frame.count()
+    written, with_tokens = context.spark.read.parquet(out).agg(F.count(F.lit(1)), F.count("token_ds")).collect()[0]
+    if written != labels:
+        raise Infrastructure(f"--out {out}: {written} rows written for {labels} labels; the labels changed meanwhile: delete it and run again")
+    record.rows |= {"labels": labels, "with_tokens": with_tokens}
+    record.notes |= {"tokenizer_version": version}
+    return Joined(out=out, tokenizer_version=version, labels=labels, with_tokens=with_tokens)
+
+
+def first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

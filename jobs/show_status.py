@@ -1,0 +1,234 @@
+"""show_status: where is that day? One screen: deliveries, stages, what is published, what to run next and why.
+
+Reads deliveries, runs, user_tokens, tokenizers and promotions; writes nothing, not even the ledger.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jobs import DAILY_STAGES
+from jobs.context import Context
+from jobs.delta_tables import on_days
+from jobs.ledger_rows import error_text, of_day, plain_rows
+from jobs.registered_tokenizers import all_registered, promoted_version
+from jobs.report_counts import delivery_totals
+from schemas.keys import Days
+
+VERBS = dict(zip(DAILY_STAGES, ("validate", "build", "encode", "audit", "publish"), strict=True))
+INPUTS = {  # stages whose later start makes a stage's result old
+    "build_user_features": ("validate_sources", "replay_quarantine"),
+    "encode_users": ("build_user_features",),
+    "audit_tokens": ("encode_users",),
+    "publish_tokens": ("audit_tokens",),
+}
+OLD = "older than its input"
+COLOURS = {"done": "green", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceStatus:
+    """What came of one source on the day of delivery."""
+
+    source: str
+    gate: str  # passed, blocked or not delivered
+    rows_in: int = 0
+    clean: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageStatus:
+    """A stage's last row in the ledger for the day."""
+
+    stage: str
+    status: str  # done, refused, failed, not run, or older than its input
+    started: str = ""  # UTC
+    seconds: float = 0.0
+    rows: tuple[tuple[str, int], ...] = ()
+    run_id: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Next:
+    """What to do now: the commands in their order, and the reason."""
+
+    sentence: str
+    commands: tuple[str, ...]
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayStatus:
+    ds: date
+    sources: tuple[SourceStatus, ...]
+    stages: tuple[StageStatus, ...]
+    published: tuple[tuple[str, int], ...]  # tokenizer version, rows
+    registered: tuple[str, ...]
+    promoted: str | None
+    next: Next
+
+
+def last_rows(runs: DataFrame) -> DataFrame:
+    """The ledger's newest row of every stage."""
+    started = F.date_format("started_at", "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("started")
+    row = F.struct("status", "seconds", "rows", "run_id", "detail", started)
+    newest = F.max_by(row, F.struct("started_at", "run_id")).alias("last")
+    return runs.groupBy("stage").agg(newest).select("stage", "last.*")
+
+
+def marked_old(stages: dict[str, StageStatus]) -> tuple[StageStatus, ...]:
+    """The day's stages in order; one that was done before its input was made again says so."""
+    marked: list[StageStatus] = []
+    for name in DAILY_STAGES:
+        stage = stages.get(name, StageStatus(stage=name, status="not run"))
+        inputs = [stages[i] for i in INPUTS.get(name, ()) if i in stages]
+        older = any(stage.started < i.started for i in inputs) or any(m.status == OLD for m in marked)
+        if stage.status == "done" and older:
+            stage = StageStatus(stage=name, status=OLD, started=stage.started, run_id=stage.run_id)
+        marked.append(stage)
+    return tuple(marked)
+
+
+def next_step(
+    ds: date,
+    stages: tuple[StageStatus, ...],
+    *,
+    blocked: tuple[str, ...] = (),
+    published: tuple[tuple[str, int], ...] = (),
+    registered: tuple[str, ...] = (),
+    promoted: str | None = None,
+) -> Next:
+    """The first stage that stands in the way decides; a day that is through is shown to people."""
+    if all(stage.status == "not run" for stage in stages):
+        verb = "run-day" if promoted else "validate"
+        return Next(sentence="Nothing of this day was run.", commands=(f"u2qt {verb} --ds {ds}",))
+    stage = next((stage for stage in stages if stage.status != "done"), None)
+    if stage is None:
+        return _through(ds, published, promoted)
+    look: tuple[str, ...] = ()
+    again = f"u2qt {VERBS[stage.stage]} --ds {ds}"
+    sentence = {
+        "refused": f"{stage.stage} was refused; mend the cause, then run it again.",
+        "failed": f"{stage.stage} broke; the log of {stage.run_id} says where.",
+        "not run": f"{stage.stage} comes next.",
+    }.get(stage.status, f"{stage.stage} ran before its input was made again.")
+    if stage.stage == "encode_users" and promoted is None:
+        sentence, look = "No tokenizer is promoted.", _tokenizer(ds, registered)
+    elif stage.stage == "validate_sources" and stage.status == "refused":
+        look = tuple(f"u2qt quarantine show --source {source} --delivered-ds {ds}" for source in blocked)
+    return Next(sentence=sentence, commands=(*look, again), why=stage.error)
+
+
+def _tokenizer(ds: date, registered: tuple[str, ...]) -> tuple[str, ...]:
+    if registered:
+        return (f"u2qt tokenizer promote {registered[-1]}",)
+    return (f"u2qt train --from FIRST_DAY --to {ds} --tokenizer-version v1", "u2qt tokenizer promote v1")
+
+
+def _through(ds: date, published: tuple[tuple[str, int], ...], promoted: str | None) -> Next:
+    versions = [version for version, _ in published]
+    if promoted is None and versions:
+        commands = (f"u2qt tokenizer promote {versions[-1]}",)
+        return Next(sentence="Published, but no tokenizer is promoted.", commands=commands)
+    if promoted not in versions:
+        sentence = f"Every stage is done, but {promoted or 'a tokenizer'} has no published rows of this day."
+        return Next(sentence=sentence, commands=tuple(f"u2qt {verb} --ds {ds}" for verb in ("encode", "audit", "publish")))
+    return Next(sentence="Published; nothing is left to run.", commands=(f"u2qt report --ds {ds} --out {ds}.html",))
+
+
+def run(context: Context, ds: date) -> DayStatus:
+    """Raises `BadInput` only where there is no lakehouse; a day without anything has a status like any other."""
+    day, lake = Days(ds, ds), context.lake
+    totals = delivery_totals(on_days(lake.read("deliveries"), day, "delivered_ds"))
+    delivered = {row.source: row.asDict() for row in totals.collect()}
+    sources = tuple(_source(s.name, delivered.get(s.name)) for s in context.catalog.sources)
+    stages = marked_old(_stages(of_day(lake.read("runs"), ds)))
+    tokens = on_days(lake.read("user_tokens"), day).groupBy("tokenizer_version").count()
+    published = tuple((row["tokenizer_version"], row["count"]) for row in tokens.orderBy("tokenizer_version").collect())
+    registered, promoted = tuple(r.version for r in all_registered(context)), promoted_version(context)
+    blocked = tuple(s.source for s in sources if s.gate == "blocked")
+    step = next_step(ds, stages, blocked=blocked, published=published, registered=registered, promoted=promoted)
+    return DayStatus(
+        ds=ds,
+        sources=sources,
+        stages=stages,
+        published=published,
+        registered=registered,
+        promoted=promoted,
+        next=step,
+    )
+
+
+def _source(name: str, delivered: dict[str, object] | None) -> SourceStatus:
+    if delivered is None:
+        return SourceStatus(source=name, gate="not delivered")
+    counts = {outcome: int(str(delivered[outcome])) for outcome in ("rows_in", "clean", "quarantined", "duplicates")}
+    return SourceStatus(source=name, gate="blocked" if delivered["blocked"] else "passed", **counts)
+
+
+def _stages(runs: DataFrame) -> dict[str, StageStatus]:
+    return {
+        row.stage: StageStatus(
+            stage=row.stage,
+            status=row.status,
+            started=row.started,
+            seconds=row.seconds,
+            rows=plain_rows(row.rows),
+            run_id=row.run_id or "",
+            error=error_text(row.detail),
+        )
+        for row in last_rows(runs).collect()
+    }
+
+
+def render(status: DayStatus) -> RenderableType:
+    """One screen of 100 columns; every outside text is plain text, never markup."""
+    return Group(
+        Text(f"{status.ds}: {status.next.sentence}", style="bold"),
+        _sources_table(status.sources),
+        _stages_table(status.stages),
+        *_published_lines(status),
+        *([Text(status.next.why, style="red")] if status.next.why else []),
+        *(Text(f"  {command}", no_wrap=True, overflow="ignore") for command in ("Next:", *status.next.commands)),
+    )
+
+
+def _sources_table(sources: tuple[SourceStatus, ...]) -> Table:
+    table = Table("source", "rows in", "clean", "quarantined", "duplicates", "gate", box=None, pad_edge=False)
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for s in sources:
+        outcomes = (s.rows_in, s.clean, s.quarantined, s.duplicates)
+        numbers = (f"{n:,}" for n in outcomes) if s.gate != "not delivered" else ("", "", "", "")
+        table.add_row(s.source, *numbers, _coloured(s.gate))
+    return table
+
+
+def _stages_table(stages: tuple[StageStatus, ...]) -> Table:
+    table = Table("stage", "last", "seconds", "started (UTC)", "rows", "run", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for stage in stages:
+        rows = ", ".join(f"{hop} {count:,}" for hop, count in stage.rows)
+        seconds = f"{stage.seconds:.1f}" if stage.seconds else ""
+        cells = (seconds, stage.started[:19], rows, stage.run_id)
+        table.add_row(stage.stage, _coloured(stage.status), *(Text(cell) for cell in cells))
+    return table
+
+
+def _published_lines(status: DayStatus) -> list[Text]:
+    if not status.published:
+        return [Text("published: nothing")]
+    promoted = {version: " (promoted)" if version == status.promoted else "" for version, _ in status.published}
+    return [Text(f"published: {rows:,} users with {version}{promoted[version]}") for version, rows in status.published]
+
+
+def _coloured(word: str) -> Text:
+    return Text(word, style=COLOURS.get(word, "dim"))
