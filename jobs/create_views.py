@@ -1,8 +1,8 @@
 """Makes the lakehouse's tables and views visible to SQL: in this session's catalog, or for good in a site's metastore.
 
-Reads nothing; writes no table, only catalog entries: every table of the lakehouse and the views of `schemas/views`, whose
-SQL is completed with the catalog's source names. Idempotent. With `spark.sql.catalogImplementation=hive` the entries
-outlive the session; `ddl` prints the same statements for a metastore that somebody else administers.
+Reads nothing; writes no table, only catalog entries: every table of the lakehouse and the views of `schemas/views`,
+whose SQL is completed with the catalog's source names. Idempotent. With `spark.sql.catalogImplementation=hive` the
+entries outlive the session; `ddl` prints the same statements for a metastore that somebody else administers.
 """
 
 import importlib.resources
@@ -15,15 +15,15 @@ from schemas import keys
 from schemas.catalog import Catalog
 from schemas.lakehouse import tables
 
-VIEWS = ("user_tokens_current", "user_tokens_long", "user_token_sequences", "codebook_usage")  # each reads only earlier ones
+VIEWS = ("user_tokens_current", "user_tokens_long", "user_token_sequences", "codebook_usage")  # reading earlier ones only
 PLACEHOLDER = "{source}"
 IN_MEMORY = "in-memory"  # Spark's word for a catalog that ends with its session
 
 
 def view_sql(view: str, sources: tuple[str, ...]) -> str:
     """The CREATE VIEW statement for a catalog of these sources, in their order."""
-    template = importlib.resources.files("schemas").joinpath("views", f"{keys.name(view)}.sql").read_text(encoding="utf-8")
-    return complete(template, sources)
+    file = importlib.resources.files("schemas").joinpath("views", f"{keys.name(view)}.sql")
+    return complete(file.read_text(encoding="utf-8"), sources)
 
 
 def complete(template: str, sources: tuple[str, ...]) -> str:
@@ -39,9 +39,11 @@ def complete(template: str, sources: tuple[str, ...]) -> str:
 
 def statements(catalog: Catalog, root: str) -> list[str]:
     """CREATE TABLE for every table under `root`, then CREATE VIEW for every view; none ends in a semicolon."""
-    register = "CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {path}"
-    made = [register.format(name=quoted_name(t.name), path=quoted_text(f"{root.rstrip('/')}/{t.name}")) for t in tables(catalog)]
-    return made + [view_sql(view, _sources(catalog)) for view in VIEWS]
+    folder = root.rstrip("/")
+    registered = [
+        f"CREATE TABLE IF NOT EXISTS {quoted_name(table.name)} USING delta LOCATION {quoted_text(f'{folder}/{table.name}')}" for table in tables(catalog)
+    ]
+    return registered + [view_sql(view, _sources(catalog)) for view in VIEWS]
 
 
 def ddl(catalog: Catalog, root: str) -> str:
@@ -79,7 +81,8 @@ def _release(context: Context, table: str) -> None:
     if not context.spark.catalog.tableExists(table):
         return
     state = context.spark._jsparkSession.sessionState()
-    location = str(state.catalog().getTableMetadata(state.sqlParser().parseTableIdentifier(table)).location().toString())
+    entry = state.catalog().getTableMetadata(state.sqlParser().parseTableIdentifier(table))
+    location = str(entry.location().toString())
     if _same_place(location, context.lake.path(table)):
         return
     if context.spark.conf.get("spark.sql.catalogImplementation") != IN_MEMORY:

@@ -5,6 +5,7 @@ lakehouse. Key: one row per label row. Refuses to write over anything, so a run 
 `join_tokens` is the same join on DataFrames.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -24,7 +25,10 @@ from schemas import keys as identifiers
 __all__ = ["Joined", "join_tokens", "published_repairs", "refuse_labels_seen_in_training", "run"]
 
 HAS_OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)$"
-DATE_ONLY = r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$"
+NO_SECONDS = r"([T ]\d{1,2}:\d{2})(?=$|\s*Z|\s*UTC|\s*[+-])"
+DATE_ONLY = r"^\d{4}-\d{1,2}-\d{1,2}$"
+TABLE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,2}\Z", re.ASCII)
+CSV = (".csv", ".csv.gz")
 NANOSECONDS = "; timestamps in nanoseconds can't be read: write the file with coerce_timestamps='us'"
 
 
@@ -38,13 +42,16 @@ class Joined:
     with_tokens: int
 
     def __str__(self) -> str:
-        return f"{self.out}: {self.labels} labels, {self.with_tokens} of them with tokens of tokenizer {self.tokenizer_version}"
+        found = f"{self.with_tokens} of them with tokens of tokenizer {self.tokenizer_version}"
+        return f"{self.out}: {self.labels} labels, {found}"
 
 
 def parsed_at(text: Column, time_zone: str) -> Column:
     """ISO 8601 text as an instant; without an offset it is the wall clock of `time_zone`; NULL where it is no time."""
-    local = F.when(text.rlike(DATE_ONLY), F.concat(F.trim(text), F.lit(" 00:00:00Z"))).otherwise(F.concat(F.trim(text), F.lit("Z")))
-    return F.when(text.rlike(HAS_OFFSET), F.try_to_timestamp(text)).otherwise(F.to_utc_timestamp(F.try_to_timestamp(local), time_zone))
+    full = F.regexp_replace(F.trim(text), NO_SECONDS, "$1:00")
+    wall_clock = F.concat(full, F.when(full.rlike(DATE_ONLY), F.lit(" 00:00:00Z")).otherwise(F.lit("Z")))
+    local = F.to_utc_timestamp(F.try_to_timestamp(wall_clock), time_zone)
+    return F.when(full.rlike(HAS_OFFSET), F.try_to_timestamp(full)).otherwise(local)
 
 
 def published_repairs(superseded: DataFrame, tokens: DataFrame, runs: DataFrame) -> DataFrame:
@@ -70,8 +77,8 @@ def refuse_labels_seen_in_training(labels: DataFrame, *, at: str, time_zone: str
     seen, first = labels.where(day <= F.lit(trained_through)).agg(F.count(F.lit(1)), F.min(day)).collect()[0]
     if seen:
         raise BadInput(
-            f"labels, column {at}: {seen} labels (the first of {first}) are not after {trained_through}, the last day tokenizer "
-            f"{tokenizer_version} was trained on; take later labels, an older tokenizer, or --allow-trained-after"
+            f"labels, column {at}: {seen} labels (the first of {first}) are not after {trained_through}, the last day "
+            f"tokenizer {tokenizer_version} was trained on; take later labels, an older tokenizer, or --allow-trained-after"
         )
 
 
@@ -95,10 +102,19 @@ def run(
         tokens, superseded = _tokens(context, version, record)
         zone = context.catalog.time_zone
         joined = join_tokens(
-            frame, tokens, superseded, tokenizer_version=version, keys=keys, at=at, lag=lag, time_zone=zone, sequence_days=sequence_days
+            frame,
+            tokens,
+            superseded,
+            tokenizer_version=version,
+            keys=keys,
+            at=at,
+            lag=lag,
+            time_zone=zone,
+            sequence_days=sequence_days,
         )
         if not allow_trained_after:
-            refuse_labels_seen_in_training(frame, at=at, time_zone=zone, trained_through=tokenizer["trained_through"], tokenizer_version=version)
+            through = tokenizer["trained_through"]
+            refuse_labels_seen_in_training(frame, at=at, time_zone=zone, trained_through=through, tokenizer_version=version)
         _write(joined.orderBy(*(quoted(name) for name in (*keys, at))), labels, out)
         return _reconciled(context, frame, out, version, record)
 
@@ -109,12 +125,13 @@ def read_labels(context: Context, labels: str, at: str) -> DataFrame:
     try:
         if identifiers.NAME.match(labels) and context.lake.exists(labels):
             return context.lake.read(labels)
-        if "/" not in labels and not labels.endswith((".csv", ".csv.gz", ".parquet")) and spark.catalog.tableExists(labels):
+        if TABLE_NAME.match(labels) and spark.catalog.tableExists(labels):
             return spark.table(labels)
-        if labels.endswith((".csv", ".csv.gz")):
-            options = {"header": "true", "multiLine": "true", "escape": '"', "mode": "FAILFAST"}
-            return _typed(spark.read.options(**options).csv(labels), labels, at, context.catalog.time_zone)
-        return _typed(spark.read.parquet(labels), labels, at, context.catalog.time_zone)
+        if labels.endswith(CSV):
+            frame = spark.read.options(header="true", multiLine="true", escape='"', mode="FAILFAST").csv(labels)
+        else:
+            frame = spark.read.parquet(labels)
+        return _typed(frame, labels, at, context.catalog.time_zone)
     except (PySparkException, Py4JJavaError) as error:
         hint = NANOSECONDS if "NANOS" in str(error) else ""
         raise BadInput(f"labels {labels}: can't be read ({first_line(error)}), expected a table, a .csv file with a header, or Parquet{hint}") from None
@@ -164,7 +181,7 @@ def _write(joined: DataFrame, labels: str, out: str) -> None:
     except Py4JJavaError as error:
         if "MALFORMED" not in str(error):
             raise
-        raise BadInput(f"labels {labels}: a row does not have the header's columns; nothing complete was written to {out}") from None
+        raise BadInput(f"labels {labels}: found a row without exactly the header's columns; nothing complete was written to {out}") from None
 
 
 def _reconciled(context: Context, frame: DataFrame, out: str, version: str, record: StageRecord) -> Joined:
@@ -172,7 +189,7 @@ def _reconciled(context: Context, frame: DataFrame, out: str, version: str, reco
     labels = frame.count()
     written, with_tokens = context.spark.read.parquet(out).agg(F.count(F.lit(1)), F.count("token_ds")).collect()[0]
     if written != labels:
-        raise Infrastructure(f"--out {out}: {written} rows written for {labels} labels; the labels changed meanwhile: delete it and run again")
+        raise Infrastructure(f"--out {out}: {written} rows written for {labels} labels; the labels changed meanwhile: delete it, run again")
     record.rows |= {"labels": labels, "with_tokens": with_tokens}
     record.notes |= {"tokenizer_version": version}
     return Joined(out=out, tokenizer_version=version, labels=labels, with_tokens=with_tokens)

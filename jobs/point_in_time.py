@@ -19,6 +19,7 @@ from jobs.errors import BadInput
 ONE_DAY = timedelta(days=1)
 DAY_MICROS = 86_400_000_000
 CODES = "_codes"
+ADDED = ("token_ds", "token_available_at", "tokenizer_version")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +50,16 @@ def join_tokens(
     known day; with it, `sequence`, the codes of the last `sequence_days` days before the label's day less `lag`, an
     array of struct(ds, source, codes) by day, then in the tokens' column order.
 
-    `at` is a TIMESTAMP; a DATE means the start of that day, a TIMESTAMP_NTZ the wall clock, both in `time_zone`. Of several
-    known rows of a day the one available last counts, on a tie the one in `tokens`. A row that a repair withdrew without
-    a successor stays known. `superseded` must hold only rows whose repair was published. Rows come in no particular order.
+    `at` is a TIMESTAMP; a DATE means the start of that day, a TIMESTAMP_NTZ the wall clock, both in `time_zone`. Of
+    several known rows of a day the one available last counts, on a tie the one in `tokens`. A row that a repair withdrew
+    without a successor stays known. `superseded` must hold only rows whose repair was published. The result has no
+    particular order.
     """
+    if sequence_days is not None and sequence_days < 1:
+        raise BadInput(f"sequence_days {sequence_days}: expected at least 1")
     rule = _rule(labels, tokens, tuple(keys), at, lag, time_zone, tokenizer_version)
-    _check_labels(labels, tokens, rule, sequence_days)
+    _check_keys(labels, tokens, rule)
+    _check_names(labels, {*ADDED, *(rule.codes if sequence_days is None else ("sequence",))})
     rows = _known_rows(tokens, superseded, rule)
     if sequence_days is None:
         return _with_latest(labels, rows, rule)
@@ -74,7 +79,7 @@ def _token_rows(tokens: DataFrame, rule: _Rule, is_current: Column, by_run: Colu
     return present.select(
         *(F.col(quoted(key)).alias(f"key_{i}") for i, key in enumerate(rule.keys)),
         F.greatest("available_at", first_day).alias("known_from"),
-        F.struct("ds", "available_at", is_current.alias("is_current"), by_run.alias("by_run"), *rule.codes).alias("row"),
+        F.struct(F.col("ds"), F.col("available_at"), is_current.alias("is_current"), by_run.alias("by_run"), *rule.codes).alias("row"),
     )
 
 
@@ -97,7 +102,8 @@ def _with_latest(labels: DataFrame, rows: DataFrame, rule: _Rule) -> DataFrame:
     key_columns = [f"key_{i}" for i in range(len(rule.keys))]
     marks = _label_rows(labels, rule).drop("day").withColumn("is_label", F.lit(True))
     events = rows.withColumnRenamed("known_from", "moment").withColumn("is_label", F.lit(False))
-    so_far = Window.partitionBy(*key_columns).orderBy("moment", "is_label").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    by_time = Window.partitionBy(*key_columns).orderBy("moment", "is_label")
+    so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     stream = events.unionByName(marks, allowMissingColumns=True).withColumn("latest", F.max("row").over(so_far))
     row = F.col("latest")
     return stream.where("is_label").select(
@@ -129,10 +135,7 @@ def _with_sequence(labels: DataFrame, rows: DataFrame, rule: _Rule, sequence_day
 
 
 def _slices(rule: _Rule) -> Column:
-    per_source = (
-        F.struct(F.col("row.ds"), F.lit(name.removesuffix(CODES)).alias("source"), F.col(f"row.{name}").alias("codes"))
-        for name in rule.codes
-    )
+    per_source = (F.struct(F.col("row.ds"), F.lit(name.removesuffix(CODES)).alias("source"), F.col(f"row.{name}").alias("codes")) for name in rule.codes)
     return F.filter(F.array(*per_source), lambda s: s["codes"].isNotNull())
 
 
@@ -176,16 +179,16 @@ def _rule(labels: DataFrame, tokens: DataFrame, keys: tuple[str, ...], at: str, 
     return _Rule(keys=keys, at=at, lag_days=lag.days, time_zone=time_zone, tokenizer_version=version, codes=codes)
 
 
-def _check_labels(labels: DataFrame, tokens: DataFrame, rule: _Rule, sequence_days: int | None) -> None:
-    if sequence_days is not None and sequence_days < 1:
-        raise BadInput(f"sequence_days {sequence_days}: expected at least 1")
+def _check_keys(labels: DataFrame, tokens: DataFrame, rule: _Rule) -> None:
     for key in rule.keys:
         if key not in tokens.columns:
             raise BadInput(f"keys: the tokens have no column {key}; rename the labels' column to one of {', '.join(tokens.columns)}")
         found, expected = labels.schema[key].dataType, tokens.schema[key].dataType
         if found != expected:
             raise BadInput(f"labels, column {key}: found type {found.simpleString()}, expected {expected.simpleString()} as in the tokens; cast it first")
-    added = {"token_ds", "token_available_at", "tokenizer_version", *(rule.codes if sequence_days is None else ("sequence",))}
+
+
+def _check_names(labels: DataFrame, added: set[str]) -> None:
     names = [name.lower() for name in labels.columns]
     taken = sorted(added & set(names)) + sorted({name for name in names if names.count(name) > 1})
     if taken:

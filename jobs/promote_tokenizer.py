@@ -65,7 +65,7 @@ def _require_registered(context: Context, version: str) -> None:
 
 
 def _write(context: Context, seq: int, version: str, reason: str) -> int:
-    """Replaces the (empty) set of rows with this seq: of two simultaneous promotions one then fails, seq stays unique."""
+    """Replaces the (empty) set of rows with this seq, so that seq stays unique whatever is promoted at the same time."""
     rows = context.spark.createDataFrame([(seq, version, reason, context.run_id)], ROW).coalesce(1)
     metadata = {"run_id": context.run_id, "stage": "promote_tokenizer", "tokenizer_version": version}
     try:

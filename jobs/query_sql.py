@@ -51,8 +51,8 @@ def run(context: Context, text: str) -> DataFrame:
         refused = _writing_node(state.sqlParser().parsePlan(text))
         if refused is not None:
             raise BadInput(
-                f"sql: found a statement that does not only read ({refused}), expected one SELECT, WITH, SHOW, DESCRIBE or "
-                f"EXPLAIN statement; tables change through u2qt's other commands only"
+                f"sql: found a statement that does not only read ({refused}), expected one SELECT, WITH, SHOW, DESCRIBE "
+                f"or EXPLAIN statement; tables change through u2qt's other commands only"
             )
         return context.spark.sql(text)
 
@@ -102,7 +102,7 @@ def csv_line(values: Sequence[str]) -> str:
 def _json(df: DataFrame) -> Iterator[str]:
     repeated = sorted({name for name in df.columns if df.columns.count(name) > 1})
     if repeated:
-        raise BadInput(f"format json: the statement names {', '.join(repeated)} more than once, expected distinct column names; use AS")
+        raise BadInput(f"format json: the statement names {', '.join(repeated)} more than once, expected distinct names; use AS")
     whole = F.struct(*(df[quoted(name)] for name in df.columns))
     for row in df.select(F.to_json(whole, {"ignoreNullFields": "false"})).toLocalIterator():
         yield f"{row[0]}\n"
@@ -113,7 +113,7 @@ def _table(df: DataFrame, limit: int) -> Iterator[str]:
     cells = [["NULL" if value is None else shown(value) for value in row] for row in rows[:limit]]
     yield from aligned([shown(name) for name in df.columns], cells, _numeric(df.schema))
     if len(rows) > limit:
-        yield f"({limit} rows shown, there are more: LIMIT and ORDER BY choose which; the formats csv and json write all)\n"
+        yield f"({limit} rows shown, there are more: ORDER BY and LIMIT choose which; formats csv and json write all)\n"
     else:
         yield f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})\n"
 
@@ -140,7 +140,8 @@ def shown(value: str) -> str:
 def _positional(df: DataFrame, text: Any) -> DataFrame:
     """All columns as text, named by position: a statement may repeat a name."""
     names = [f"c{position}" for position in range(len(df.columns))]
-    return df.toDF(*names).select(*(text(F.col(name), field.dataType).alias(name) for name, field in zip(names, df.schema.fields, strict=True)))
+    fields = zip(names, df.schema.fields, strict=True)
+    return df.toDF(*names).select(*(text(F.col(name), field.dataType).alias(name) for name, field in fields))
 
 
 def _shown_text(column: Column, type: T.DataType) -> Column:
@@ -184,9 +185,10 @@ def _callers_fault(spark: SparkSession, error: PySparkException | Py4JJavaError)
     else:
         cause = error.java_exception
         throwable = "org.apache.spark.SparkThrowable"
-        while cause.getCause() is not None and not (is_instance_of(_gateway(spark), cause, throwable) and cause.getSqlState()):
+        while not (known := is_instance_of(_gateway(spark), cause, throwable) and cause.getSqlState()):
+            if cause.getCause() is None:
+                break
             cause = cause.getCause()
-        known = is_instance_of(_gateway(spark), cause, throwable)
         state, message = (cause.getSqlState(), cause.getMessage()) if known else (None, "")
     if state is None or not str(state).startswith(CALLERS_FAULT):
         return None

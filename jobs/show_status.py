@@ -136,11 +136,12 @@ def _tokenizer(ds: date, registered: tuple[str, ...]) -> tuple[str, ...]:
 def _through(ds: date, published: tuple[tuple[str, int], ...], promoted: str | None) -> Next:
     versions = [version for version, _ in published]
     if promoted is None and versions:
-        commands = (f"u2qt tokenizer promote {versions[-1]}",)
-        return Next(sentence="Published, but no tokenizer is promoted.", commands=commands)
+        promote = f"u2qt tokenizer promote {versions[-1]}"
+        return Next(sentence="Published, but no tokenizer is promoted.", commands=(promote,))
     if promoted not in versions:
         sentence = f"Every stage is done, but {promoted or 'a tokenizer'} has no published rows of this day."
-        return Next(sentence=sentence, commands=tuple(f"u2qt {verb} --ds {ds}" for verb in ("encode", "audit", "publish")))
+        commands = tuple(f"u2qt {verb} --ds {ds}" for verb in ("encode", "audit", "publish"))
+        return Next(sentence=sentence, commands=commands)
     return Next(sentence="Published; nothing is left to run.", commands=(f"u2qt report --ds {ds} --out {ds}.html",))
 
 

@@ -3,7 +3,7 @@
 `u2qt_model.stream` (the only user of Petastorm), `u2qt_model.train` and `u2qt_model.presets` are imported by name.
 """
 
-import pyarrow  # type: ignore[import-untyped]  # noqa: F401  # before torch: the safe order of the two
+import pyarrow  # noqa: F401  # before torch: the safe order of the two
 
 from u2qt_model.batch import EventSlices, FeatureBatch, ProfileSlices
 from u2qt_model.checkpoint import load, save

@@ -46,7 +46,9 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
         os.rename(scratch, target)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise CheckpointError(f"{target}: can't be written ({error.strerror}), expected a new or empty folder") from error
+        raise CheckpointError(
+            f"{target}: can't be written ({error.strerror}), expected a new or empty folder"
+        ) from error
     return target
 
 
@@ -66,7 +68,9 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
     _require_layout(root, layout, expect_layout)
     tokenizer = _build(root, layout, config, contents)
     if identity != tokenizer.text_encoder_identity:
-        raise CheckpointError(f"{root / CONFIG}: found text encoder {identity}, expected {tokenizer.text_encoder_identity}")
+        raise CheckpointError(
+            f"{root / CONFIG}: found text encoder {identity}, expected {tokenizer.text_encoder_identity}"
+        )
     if tokenizer.describe() != {key: described[key] for key in described if key not in ("files", "format", "sha256")}:
         raise CheckpointError(f"{root / LAYOUT}: found fingerprint {described.get('fingerprint')} and levels that aren't those of "
                               f"the weights, expected {tokenizer.fingerprint}")  # fmt: skip
@@ -83,7 +87,11 @@ def _contents(tokenizer: Tokenizer) -> dict[str, bytes]:
     }
     weights = {name: tensor.contiguous() for name, tensor in tokenizer.weights.items()}
     files = {WEIGHTS: save_tensors(weights), CONFIG: _render(config), METRICS: _render(tokenizer.metrics)}
-    layout = {**tokenizer.describe(), "format": FORMAT, "files": {name: _sha256(content) for name, content in files.items()}}
+    layout = {
+        **tokenizer.describe(),
+        "format": FORMAT,
+        "files": {name: _sha256(content) for name, content in files.items()},
+    }
     return {**files, LAYOUT: _render({**layout, "sha256": _sha256(_render(layout))})}
 
 
@@ -94,7 +102,9 @@ def _checked_layout(root: Path) -> dict[str, Any]:
     rest = {key: value for key, value in described.items() if key != "sha256"}
     expected = _render({**rest, "sha256": _sha256(_render(rest))})
     if content != expected:
-        raise CheckpointError(f"{path}: found sha256 {_sha256(content)}, expected {_sha256(expected)} by its own checksum; it was changed")
+        raise CheckpointError(
+            f"{path}: found sha256 {_sha256(content)}, expected {_sha256(expected)} by its own checksum; it was changed"
+        )
     if described.get("format") != FORMAT or not isinstance(described.get("files"), dict):
         raise CheckpointError(f"{path}: found format {described.get('format')}, expected {FORMAT}")
     return described
@@ -103,7 +113,9 @@ def _checked_layout(root: Path) -> dict[str, Any]:
 def _checked_file(path: Path, expected: str | None) -> bytes:
     content = _read(path)
     if _sha256(content) != expected:
-        raise CheckpointError(f"{path}: found sha256 {_sha256(content)}, expected {expected} by {LAYOUT}; it was changed or is foreign")
+        raise CheckpointError(
+            f"{path}: found sha256 {_sha256(content)}, expected {expected} by {LAYOUT}; it was changed or is foreign"
+        )
     return content
 
 
@@ -118,7 +130,9 @@ def _require_layout(root: Path, found: FeatureLayout, expected: FeatureLayout | 
         return
     path = root / CONFIG
     if found.catalog != expected.catalog:
-        raise CheckpointError(f"{path}: catalog: found {found.catalog!r}, expected {expected.catalog!r}; train a tokenizer for it")
+        raise CheckpointError(
+            f"{path}: catalog: found {found.catalog!r}, expected {expected.catalog!r}; train a tokenizer for it"
+        )
     if found.source_names != expected.source_names:
         raise CheckpointError(f"{path}: sources: found {found.source_names}, expected {expected.source_names}")
     for ours, theirs in zip(found.sources, expected.sources, strict=True):
@@ -133,7 +147,9 @@ def _build(root: Path, layout: FeatureLayout, config: TokenizerConfig, contents:
     try:
         tensors = load_tensors(contents[WEIGHTS])
     except SafetensorError as error:
-        raise CheckpointError(f"{root / WEIGHTS}: found no safetensors ({error}), expected the tokenizer's weights") from error
+        raise CheckpointError(
+            f"{root / WEIGHTS}: found no safetensors ({error}), expected the tokenizer's weights"
+        ) from error
     found, expected = _shapes(tensors), _shapes(model.state_dict())
     if found != expected:
         name = min(set(found.items()) ^ set(expected.items()))[0]
@@ -149,14 +165,18 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
 def _require_same(tokenizer: Tokenizer, target: Path) -> None:
     found = load(target).fingerprint
     if found != tokenizer.fingerprint:
-        raise CheckpointError(f"{target}: found fingerprint {found}, expected {tokenizer.fingerprint}; save it under another version")
+        raise CheckpointError(
+            f"{target}: found fingerprint {found}, expected {tokenizer.fingerprint}; save it under another version"
+        )
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: found nothing readable ({error.strerror}), expected a checkpoint's file") from error
+        raise CheckpointError(
+            f"{path}: found nothing readable ({error.strerror}), expected a checkpoint's file"
+        ) from error
 
 
 def _write(path: Path, content: bytes) -> None:

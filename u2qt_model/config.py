@@ -34,12 +34,19 @@ class SourceLayout:
 
     def __post_init__(self) -> None:
         require(SOURCE_NAME.fullmatch(self.name) is not None, "source.name", self.name, "[a-z][a-z0-9_]{0,62}")
-        require(self.name not in RESERVED_NAMES, "source.name", self.name, f"none of {RESERVED_NAMES}, which token names use")
+        require(
+            self.name not in RESERVED_NAMES,
+            "source.name",
+            self.name,
+            f"none of {RESERVED_NAMES}, which token names use",
+        )
         require(self.kind in ("events", "profile"), f"{self.name}.kind", self.kind, "events or profile")
         require(self.num_ids >= 0, f"{self.name}.num_ids", self.num_ids, "0 or more")
         require(self.num_values >= 0, f"{self.name}.num_values", self.num_values, "0 or more")
         require(self.max_events >= 1, f"{self.name}.max_events", self.max_events, "1 or more")
-        require(self.kind == "events" or self.max_events == 1, f"{self.name}.max_events", self.max_events, "1 for a profile")
+        require(
+            self.kind == "events" or self.max_events == 1, f"{self.name}.max_events", self.max_events, "1 for a profile"
+        )
         has_fields = self.kind == "events" or self.num_ids + self.num_values > 0
         require(has_fields, f"{self.name}.num_ids + num_values", 0, "1 or more for a profile")
 
@@ -123,7 +130,7 @@ class QuantizerConfig:
     own_levels: int = 2
     codebook_size: int = 256  # K
     kmeans_iterations: int = 15  # Lloyd steps of the start
-    ema_decay: float = 0.95  # per training step
+    ema_decay: float = 0.99  # per training step
     commitment: float = 0.25  # beta
 
     def __post_init__(self) -> None:
@@ -131,7 +138,9 @@ class QuantizerConfig:
         require(self.shared_levels >= 0, "quantizer.shared_levels", self.shared_levels, "0 or more")
         require(self.own_levels >= 0, "quantizer.own_levels", self.own_levels, "0 or more")
         require(1 <= self.num_levels <= 64, "quantizer.shared_levels + own_levels", self.num_levels, "1 to 64")
-        require(2 <= self.codebook_size <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size", self.codebook_size, "2 to 32768")
+        require(
+            2 <= self.codebook_size <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size", self.codebook_size, "2 to 32768"
+        )
         require(self.kmeans_iterations >= 1, "quantizer.kmeans_iterations", self.kmeans_iterations, "1 or more")
         require(0 < self.ema_decay < 1, "quantizer.ema_decay", self.ema_decay, "between 0 and 1")
 
@@ -148,7 +157,7 @@ class TrainingConfig:
     seed: int = 0
     epochs: int = 3  # passes after the first one, which standardises
     batch_users: int = 256  # users per step
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     held_out_share: float = 0.1  # of users, by hash of their id
     held_out_slices: int = 4096  # kept per source to measure the error
     slices_per_code: int = 50  # reservoir per source = this x codebook_size

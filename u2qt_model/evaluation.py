@@ -51,7 +51,10 @@ def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[
         {
             "relative_squared_error": [relative_squared_error(*pairs[source]) for pairs in by_level],
             "unique_sequence_rate": unique_sequence_rate(unseen[source].numpy()),
-            "levels": [level_report(codes[source][:, level].numpy(), config.codebook_size) for level in range(config.num_levels)],
+            "levels": [
+                level_report(codes[source][:, level].numpy(), config.codebook_size)
+                for level in range(config.num_levels)
+            ],
         }
         for source in range(len(training))
     ]

@@ -43,7 +43,9 @@ def unique_sequence_rate(codes: Array) -> float:
 def squared_errors(x: Array, reconstruction: Array) -> tuple[float, float]:
     """Squared error of (N, D) and the squared deviation from the mean that it is relative to, both summed."""
     wide = x.astype(np.float64)
-    return float(np.square(wide - reconstruction).sum()), float(np.square(wide - wide.mean(axis=0)).sum()) if len(x) else 0.0
+    return float(np.square(wide - reconstruction).sum()), float(np.square(wide - wide.mean(axis=0)).sum()) if len(
+        x
+    ) else 0.0
 
 
 def relative_squared_error(error: float, deviation: float) -> float:

@@ -30,7 +30,7 @@ def base(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:
     return TokenizerConfig(
         encoder=SliceEncoderConfig(code_dim=128, hidden=256),
         quantizer=_levels(quantizer, codebook_size=256),
-        training=TrainingConfig(seed=seed, epochs=5),
+        training=TrainingConfig(seed=seed, epochs=5, batch_users=1024),
     )
 
 

@@ -67,7 +67,9 @@ class NearIdentity(nn.Module):
 
     def __init__(self, dim: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
-        self._block = nn.Sequential(nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.LeakyReLU(), nn.Linear(hidden, dim))
+        self._block = nn.Sequential(
+            nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.LeakyReLU(), nn.Linear(hidden, dim)
+        )
         first, last = cast(nn.Linear, self._block[0]), cast(nn.Linear, self._block[3])
         nn.init.xavier_uniform_(first.weight, generator=generator)
         nn.init.zeros_(first.bias)

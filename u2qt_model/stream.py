@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import pyarrow  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from u2qt_model.batch import FeatureBatch
@@ -83,21 +83,25 @@ def petastorm_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition(":")
     if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme):
-        raise StreamError(f"{url}: found no scheme, expected a URL such as file:///lakehouse/user_features/part-0.parquet")
+        raise StreamError(
+            f"{url}: found no scheme, expected a URL such as file:///lakehouse/user_features/part-0.parquet"
+        )
     if scheme == "file" and not re.match(r"(//)?/(?!/)", rest):
         raise StreamError(f"{url}: found another host or a relative path, expected file:///...")
     path = unquote(re.sub(r"^//", "", rest) if scheme == "file" else rest)
     wrong = sorted(set(path) & set("#?;"))
     if wrong:
-        raise StreamError(f"{url}: found {wrong[0]!r} in the path, which Petastorm can't open; move the lakehouse to a path without it")
+        raise StreamError(
+            f"{url}: found {wrong[0]!r} in the path, which Petastorm can't open; move the lakehouse to a path without it"
+        )
     return f"file://{path}" if scheme == "file" else f"{scheme}:{path}"
 
 
 def _batches(unit: StreamUnit, columns: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
     """Columns of each row group of the unit."""
     with _legacy_warnings_silenced():
-        from petastorm import make_batch_reader  # type: ignore[import-untyped]
-        from petastorm.errors import NoDataAvailableError  # type: ignore[import-untyped]
+        from petastorm import make_batch_reader
+        from petastorm.errors import NoDataAvailableError
 
     sharded: dict[str, int] = {"cur_shard": unit.shard, "shard_count": unit.shards} if unit.shards > 1 else {}
     try:
@@ -126,7 +130,9 @@ def _drain(reader: Any, unit: StreamUnit, columns: list[str]) -> Iterator[dict[s
         except StopIteration:
             return
         except (OSError, pyarrow.ArrowInvalid, RuntimeError, ValueError, TypeError) as error:
-            raise StreamError(f"{_named(unit)}: can't be read ({error}), expected equally long lists without nulls") from error
+            raise StreamError(
+                f"{_named(unit)}: can't be read ({error}), expected equally long lists without nulls"
+            ) from error
         missing = [column for column in columns if column not in group._fields]
         if missing:
             raise StreamError(f"{_named(unit)}: {missing[0]}: column missing, found {sorted(group._fields)}")

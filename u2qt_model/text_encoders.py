@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import sklearn  # type: ignore[import-untyped]
+import sklearn
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer  # type: ignore[import-untyped]
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from u2qt_model.config import TextEncoderConfig
 
 Floats = NDArray[np.float32]
 
 # Words, but one token per emoji and per character of scripts without spaces: otherwise a whole query is one token.
-TOKEN_PATTERN = r"(?u)[\u2600-\u27bf\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U0001f300-\U0001faff]|\w+"
+WORD_PATTERN = r"(?u)[\u2600-\u27bf\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U0001f300-\U0001faff]|\w+"
 
 
 class TextEncoder(Protocol):
@@ -42,7 +42,7 @@ class HashingTextEncoder:
         self._vectorizer = HashingVectorizer(
             n_features=config.width,
             ngram_range=(1, config.max_ngram),
-            token_pattern=TOKEN_PATTERN,
+            token_pattern=WORD_PATTERN,
             encoding="utf-8",
             decode_error="replace",
             dtype=np.float32,
@@ -51,7 +51,7 @@ class HashingTextEncoder:
     @property
     def identity(self) -> dict[str, str | int]:
         """Kind, sizes and the pattern; sklearn's hash (MurmurHash3) is fixed by its documentation, so its version isn't in it."""
-        return {"kind": "hashing", "width": self.width, "max_ngram": self._config.max_ngram, "pattern": TOKEN_PATTERN}
+        return {"kind": "hashing", "width": self.width, "max_ngram": self._config.max_ngram, "pattern": WORD_PATTERN}
 
     @property
     def width(self) -> int:

@@ -64,7 +64,11 @@ class _Training:
     """One run."""
 
     def __init__(
-        self, layout: FeatureLayout, config: TokenizerConfig, open_stream: OpenStream, progress: Callable[[Progress], None]
+        self,
+        layout: FeatureLayout,
+        config: TokenizerConfig,
+        open_stream: OpenStream,
+        progress: Callable[[Progress], None],
     ) -> None:
         self._layout, self._config, self._open_stream, self._progress = layout, config, open_stream, progress
         self._embedder = SliceEmbedder(layout, config)
@@ -82,7 +86,9 @@ class _Training:
         generator = torch.Generator().manual_seed(self._config.training.seed)
         members = self._timed("kmeans", lambda: quantizer.codebooks.start(training, generator))
         by_epoch = [total_error(quantizer, measured)]
-        self._progress(Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0]))
+        self._progress(
+            Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0])
+        )
         if isinstance(quantizer, ResidualQuantizer):
             refiner = Refiner(quantizer, members, self._config)
             self._timed("epochs", lambda: self._epochs(quantizer, refiner, measured, by_epoch))
@@ -97,7 +103,9 @@ class _Training:
             self._share = 0.0
             sample = self._read(widths)
         if not any(source.moments.count for source in sample.sources):
-            raise TrainingError(f"training stream: found {sample.users} user-days and no slice in any source, expected at least one")
+            raise TrainingError(
+                f"training stream: found {sample.users} user-days and no slice in any source, expected at least one"
+            )
         return sample
 
     def _read(self, widths: list[int]) -> FirstPass:
@@ -114,7 +122,9 @@ class _Training:
     def _projected(self, embeddings: list[Any]) -> list[Tensor]:
         return [self._model.project(torch.from_numpy(rows), source) for source, rows in enumerate(embeddings)]
 
-    def _epochs(self, quantizer: ResidualQuantizer, refiner: Refiner, measured: list[Tensor], by_epoch: list[float]) -> None:
+    def _epochs(
+        self, quantizer: ResidualQuantizer, refiner: Refiner, measured: list[Tensor], by_epoch: list[float]
+    ) -> None:
         """Appends each epoch's held-out error to `by_epoch`; leaves the weights of the best."""
         best = copy.deepcopy(quantizer.state_dict())
         for epoch in range(1, self._config.training.epochs + 1):
@@ -154,7 +164,9 @@ class _Training:
     def _projected_one(self, embeddings: Any, source: int) -> Tensor:
         return self._model.project(torch.from_numpy(embeddings), source)
 
-    def _metrics(self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_epoch: list[float]) -> dict[str, Any]:
+    def _metrics(
+        self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_epoch: list[float]
+    ) -> dict[str, Any]:
         names, quantizer = self._layout.source_names, self._model.quantizer
         reports = source_reports(quantizer, training, measured)
         sources = {

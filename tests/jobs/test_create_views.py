@@ -42,7 +42,9 @@ def publish(context: Context) -> None:
 
 def register_versions(context: Context) -> None:
     rows = [(v, "f", "/c", date(2025, 9, 1), date(2025, 9, 30), LAYOUT, "{}", "r") for v in ("v1", "v2")]
-    columns = "tokenizer_version STRING, fingerprint STRING, checkpoint STRING, trained_from DATE, trained_through DATE, layout STRING, metrics STRING, run_id STRING"
+    columns = (
+        "tokenizer_version STRING, fingerprint STRING, checkpoint STRING, trained_from DATE, trained_through DATE, layout STRING, metrics STRING, run_id STRING"
+    )
     context.lake.append("tokenizers", context.spark.createDataFrame(rows, columns).coalesce(1), {})
 
 
