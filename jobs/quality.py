@@ -186,7 +186,8 @@ def _validate(rows: DataFrame, name: str, expectations: Sequence[Expectation], r
     answer = batch.validate(gx.ExpectationSuite(name=name, expectations=objects), result_format=result_format)
     verdicts: list[dict[str, Any] | None] = [None] * len(expectations)
     for result in answer.results:
-        verdicts[result.expectation_config.meta["position"]] = result.to_json_dict()
+        facts = {"success": result.success, "result": result.result, "exception_info": result.exception_info}
+        verdicts[result.expectation_config.meta["position"]] = facts
     return verdicts
 
 

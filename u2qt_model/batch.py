@@ -22,7 +22,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventSlices:
-    """One event source. The event arrays are None where their columns weren't given: the text path doesn't read them."""
+    """One event source. The event arrays are None where their columns weren't given; the text path doesn't read them."""
 
     present: Bools  # (B,) the source has events
     texts: Objects  # (B,) UTF-8 bytes, empty where absent
@@ -54,8 +54,8 @@ class FeatureBatch:
     def from_columns(cls, columns: Columns, layout: FeatureLayout) -> "FeatureBatch":
         """The batch held by `user_features` columns, lists as 2-d arrays (Petastorm) or objects (pandas).
 
-        Present means count > 0. Raises BatchError, naming column and row hash, for a missing column, a null, NaN or infinity,
-        a list of another length, a text that isn't bytes, or an id outside [0, hash_buckets].
+        Present means count > 0. Raises BatchError, naming column and row hash, for a missing column, a null, NaN or
+        infinity, a list of another length, a text that isn't bytes, or an id outside [0, hash_buckets].
         """
         if not len(columns):
             raise BatchError("no columns, expected those of user_features")

@@ -1,7 +1,7 @@
-"""A tokenizer as a folder: model.safetensors, config.json, metrics.json, layout.json. Safetensors and JSON only; nothing is executed.
+"""A tokenizer as a folder: model.safetensors, config.json, metrics.json, layout.json. Nothing in it is executed.
 
-layout.json holds the fingerprint, the sha256 of the other files and one of itself, so that a changed byte anywhere is refused. The
-fingerprint doesn't depend on the folder or on metrics.json.
+layout.json holds the fingerprint, the sha256 of the other files and one of itself, so that a changed byte anywhere is
+refused. The fingerprint doesn't depend on the folder or on metrics.json.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ FORMAT = 1  # of the folder; another number is refused
 def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
     """Writes the checkpoint, all of it or nothing; returns the folder.
 
-    A folder that already holds the same fingerprint is left as it is. Raises CheckpointError where it holds anything else.
+    A folder that already holds the same fingerprint is left as it is. CheckpointError where it holds anything else.
     """
     target = Path(folder)
     if target.exists() and any(target.iterdir()):
@@ -55,8 +55,8 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
 def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Tokenizer:
     """The tokenizer that `save` wrote, bit for bit.
 
-    Raises CheckpointError, naming file, found and expected, for a missing, changed or foreign file, or, given `expect_layout`, for
-    another catalog or feature layout.
+    Raises CheckpointError, naming file, found and expected, for a missing, changed or foreign file, or, given
+    `expect_layout`, for another catalog or feature layout.
     """
     root = Path(folder)
     described = _checked_layout(root)
@@ -72,8 +72,8 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
             f"{root / CONFIG}: found text encoder {identity}, expected {tokenizer.text_encoder_identity}"
         )
     if tokenizer.describe() != {key: described[key] for key in described if key not in ("files", "format", "sha256")}:
-        raise CheckpointError(f"{root / LAYOUT}: found fingerprint {described.get('fingerprint')} and levels that aren't those of "
-                              f"the weights, expected {tokenizer.fingerprint}")  # fmt: skip
+        raise CheckpointError(f"{root / LAYOUT}: found fingerprint {described.get('fingerprint')} or levels that "
+                              f"aren't the weights', expected {tokenizer.fingerprint}")  # fmt: skip
     return tokenizer
 
 

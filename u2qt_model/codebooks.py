@@ -1,7 +1,7 @@
 """One codebook: its k-means start, its nearest code, its moving average and the restart of its dead codes.
 
-A code is open when it has a member in the start's sample; a closed code is never given out. So K larger than the number of distinct
-vectors works: the spare codes stay closed and count as dead. N vectors, K codes, D dimensions.
+A code is open when it has a member in the start's sample; a closed code is never given out. So K larger than the
+number of distinct vectors works: the spare codes stay closed and count as dead. N vectors, K codes, D dimensions.
 """
 
 import torch
@@ -39,7 +39,7 @@ def kmeans(x: Tensor, size: int, iterations: int, generator: torch.Generator) ->
 
 
 def kmeans_plus_plus(x: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Codewords (K, D) drawn from `x` with weight squared distance; the rest stays closed once every vector is taken."""
+    """Codewords (K, D) drawn from `x` by squared distance; the rest stays closed once every vector is taken."""
     codewords, is_open = torch.zeros(size, x.shape[1]), torch.zeros(size, dtype=torch.bool)
     if not len(x):
         return codewords, is_open
@@ -80,7 +80,7 @@ class MovingCodebook:
     """A codebook that follows its members: exponential averages of their sums and numbers (1711.00937, appendix A)."""
 
     def __init__(self, codewords: Tensor, is_open: Tensor, members: Tensor, decay: float) -> None:
-        """Views `codewords` (K, D) and `is_open` (K,) are updated in place; `members` (K,) of the start give each code's first weight."""
+        """`codewords` (K, D) is updated in place; `members` (K,) of the start give each code its first weight."""
         self._codewords, self._open, self._decay = codewords, is_open, decay
         self._share = members / members.sum().clamp_min(1)
         self._mass: Tensor | None = None  # (K,), vectors per step
@@ -100,7 +100,7 @@ class MovingCodebook:
         self._codewords[alive] = self._sums[alive] / self._mass[alive][:, None]
 
     def restart(self, dead: Tensor, x: Tensor, generator: torch.Generator) -> int:
-        """Moves the open codes among `dead` (K,) onto random rows of `x` (N, D), with the mean mass; returns how many."""
+        """Moves the open codes among `dead` (K,) onto random rows of `x` (N, D), with mean mass; returns how many."""
         if self._mass is None or not len(x):
             return 0
         moved = torch.nonzero(self._open & dead).flatten()

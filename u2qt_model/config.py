@@ -1,7 +1,7 @@
 """What a tokenizer is made for (FeatureLayout) and how it is made (TokenizerConfig). Knows neither tensors nor files.
 
-A run is a named function that returns a full configuration: `tiny`, `demo`, `base`. Both parts go into the checkpoint and its
-fingerprint.
+A run is a named function that returns a full configuration: `tiny`, `demo`, `base`. Both parts go into the checkpoint
+and its fingerprint.
 """
 
 import json
@@ -60,7 +60,7 @@ class SourceLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureLayout:
-    """The part of `user_features` that a tokenizer depends on; sources in catalog order, which is the order of axis S."""
+    """The part of `user_features` that a tokenizer depends on; sources in catalog order, the order of axis S."""
 
     catalog: str  # name of the catalog the features were made from
     hash_buckets: int  # ids lie in [0, hash_buckets]; 0 is padding
@@ -123,7 +123,7 @@ class SliceEncoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizerConfig:
-    """Residual levels: `shared_levels` tables common to all sources, then `own_levels` tables of each source (depth layout)."""
+    """Residual levels (depth layout): first tables common to all sources, then tables of each source."""
 
     kind: str = "residual"  # "residual" (per-source networks) | "rq_kmeans" (no network)
     shared_levels: int = 2  # Lc; for rq_kmeans L means pooled, 0 means per source

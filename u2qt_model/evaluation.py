@@ -1,4 +1,4 @@
-"""A quantizer measured on projected slices: the error that decides which weights are kept, and the report in metrics.json.
+"""A quantizer measured on projected slices: the error that decides which weights are kept, and the report.
 
 S sources, N slices of a source, L levels, D dimensions.
 """

@@ -1,4 +1,4 @@
-"""Frozen dataclasses of numbers, strings, tuples and other such dataclasses, to JSON and strictly back. Knows no field by name."""
+"""Frozen dataclasses of numbers, strings, tuples and other such, to JSON and strictly back. Knows no field by name."""
 
 import dataclasses
 import json

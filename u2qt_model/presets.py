@@ -1,4 +1,4 @@
-"""Named runs: each function returns a full configuration. The command line changes the seed and the quantizer, nothing else."""
+"""Named runs: each function returns a full configuration. The command line changes seed and quantizer only."""
 
 from u2qt_model.config import (
     QuantizerConfig,
@@ -21,7 +21,7 @@ def tiny(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:
 
 
 def demo(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:
-    """A minute at most on 2 cores for 15,000 user-days: 1,024 hash buckets -> 64 dimensions, 4 levels of 64 codes, 3 epochs."""
+    """Seconds on 2 cores for 15,000 user-days: 1,024 hash buckets -> 64 dimensions, 4 levels of 64 codes, 3 epochs."""
     return TokenizerConfig(quantizer=_levels(quantizer, codebook_size=64), training=TrainingConfig(seed=seed))
 
 

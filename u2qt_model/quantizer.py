@@ -1,7 +1,7 @@
-"""The interface of the residual quantizers, and the codebook stack they share: L levels, the first Lc shared, the others per source.
+"""The interface of the residual quantizers, and the codebook stack they share: Lc shared levels, then own ones.
 
-A quantizer maps a projected slice to L codes and codes back to a vector; what lies between projection and codebooks (networks or
-nothing) is its subclass's. R rows, S sources, L levels (Lc shared, Lo own), K codes, D dimensions.
+A quantizer maps a projected slice to L codes and codes back to a vector; what lies between projection and codebooks
+(networks or nothing) is its subclass's. R rows, S sources, L levels (Lc shared, Lo own), K codes, D dimensions.
 """
 
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class CodebookStack(nn.Module):
         return total
 
     def start(self, latents: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Residual k-means on S samples (N_s, D), any of which may be empty; the members (K,) per block, in the order of `blocks`."""
+        """Residual k-means on S samples (N_s, D), some maybe empty; members (K,) per block, in the order of `blocks`."""
         residuals, members = list(latents), []
         for level, sources in self.blocks():
             pooled = torch.cat([residuals[source] for source in sources])
@@ -98,7 +98,7 @@ class CodebookStack(nn.Module):
         return members
 
     def blocks(self) -> list[tuple[int, list[int]]]:
-        """Every table once, as (level from 0, its sources): shared levels first, then level by level each source's own."""
+        """Every table once, as (level from 0, its sources): shared levels, then level by level each source's own."""
         everyone = list(range(self.num_sources))
         shared = [(level, everyone) for level in range(self.config.shared_levels)]
         own_levels = range(self.config.shared_levels, self.config.num_levels)
@@ -106,7 +106,7 @@ class CodebookStack(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """Projected slice -> codes -> projected slice. This class has no networks; subclasses put them around the codebooks."""
+    """Projected slice -> codes -> projected slice. No networks here; a subclass puts them around the codebooks."""
 
     trainable = False  # whether epochs after the start change it
 

@@ -1,4 +1,4 @@
-"""The epochs after the k-means start: gradient steps for the networks, moving averages for the codebooks, restarts of dead codes.
+"""Epochs after the k-means start: gradients for the networks, moving averages and restarts for the codebooks.
 
 S sources, K codes, D dimensions, N_s slices of source s in a step.
 """

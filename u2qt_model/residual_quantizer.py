@@ -36,7 +36,7 @@ class ResidualQuantizer(Quantizer):
         return cast(Tensor, self.decoders[source](quantized))
 
     def loss(self, x: Tensor, source: int) -> tuple[Tensor, Quantized]:
-        """Summed squared reconstruction error + beta commitment (1711.00937, eq. 3; codebooks move by averages), and the codes.
+        """Summed reconstruction error + beta commitment (1711.00937, eq. 3; codebooks move by averages), and the codes.
 
         The gradient passes the quantizer straight through.
         """

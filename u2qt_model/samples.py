@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 
 
 class Reservoir:
-    """A uniform sample of at most `size` rows of all rows offered; the same rows in the same order give the same sample."""
+    """A uniform sample of at most `size` of all rows offered; the same rows in the same order give the same one."""
 
     def __init__(self, size: int, width: int, rng: np.random.Generator) -> None:
         self._size, self._width, self._rng = size, width, rng
@@ -33,7 +33,7 @@ class Reservoir:
         self._replace(rows, priorities)
 
     def _replace(self, rows: Floats, priorities: NDArray[np.float64]) -> None:
-        """Keeps the `size` highest priorities; a loser's place goes to a newcomer, so that rows aren't copied each time."""
+        """Keeps the `size` highest priorities; a loser's place goes to a newcomer, so that rows aren't copied."""
         if not len(rows):
             return
         both = np.concatenate([self._priorities, priorities])

@@ -1,4 +1,4 @@
-"""Stage 1: the present slices of one source, as vectors before any learning. Knows which kind of source uses which path.
+"""Stage 1: the present slices of one source as vectors, before any learning. Knows which kind takes which path.
 
 N chosen rows, U distinct slices, E the source's width.
 """

@@ -1,7 +1,8 @@
 """From a slice's embedding to D dimensions: a frozen projection, and the small network that starts as the identity.
 
-The projection standardises, cuts outliers, rotates onto the leading principal axes and scales each source to mean squared length
-D, so that shared codebooks see sources of equal size. M sample rows, R rows, E embedding width, D code dimension.
+The projection standardises, cuts outliers, rotates onto the leading principal axes and scales each source to mean
+squared length D, so that shared codebooks see sources of equal size. M sample rows, R rows, E embedding width, D code
+dimension.
 """
 
 from typing import cast
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Projection(nn.Module):
-    """x -> basis^T clip((x - mean) / std) - offset, per source. A dimension that never varied in training says nothing."""
+    """x -> basis^T clip((x - mean) / std) - offset. A dimension that never varied in training says nothing."""
 
     mean: Tensor  # (E,)
     inverse_std: Tensor  # (E,), 0 where the training data never varied
@@ -54,7 +55,7 @@ class Projection(nn.Module):
 
 
 def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor]:
-    """Variances (A,) falling and axes (E, A) of rows (M, E), A = min(E, num_axes); each axis' largest entry is positive."""
+    """Falling variances (A,) and axes (E, A) of rows (M, E), A = min(E, num_axes); an axis' largest entry is positive."""
     covariance = centred.T @ centred / len(centred)
     values, vectors = torch.linalg.eigh(covariance.double())
     values, vectors = values.flip(0)[:num_axes].clamp_min(0).float(), vectors.flip(1)[:, :num_axes]
@@ -63,7 +64,7 @@ def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor]:
 
 
 class NearIdentity(nn.Module):
-    """x + W2 LeakyReLU(LayerNorm(W1 x)); W2 starts at 0, so training starts from the identity and can't do worse than its start."""
+    """x + W2 LeakyReLU(LayerNorm(W1 x)); W2 starts at 0, so training starts from the identity."""
 
     def __init__(self, dim: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Feature rows from parquet files through Petastorm, one batch per row group. The only module that imports Petastorm.
 
-Texts and ids are BINARY columns, which arrive as exact `bytes`; fixed-length lists arrive as 2-d arrays. Petastorm is pointed at
-named files, never at a folder: a Delta folder also holds removed files.
+Texts and ids are BINARY columns, which arrive as exact `bytes`; fixed-length lists arrive as 2-d arrays. Petastorm is
+pointed at named files, never at a folder: a Delta folder also holds removed files.
 """
 
 import re
@@ -91,9 +91,7 @@ def petastorm_url(url: str) -> str:
     path = unquote(re.sub(r"^//", "", rest) if scheme == "file" else rest)
     wrong = sorted(set(path) & set("#?;"))
     if wrong:
-        raise StreamError(
-            f"{url}: found {wrong[0]!r} in the path, which Petastorm can't open; move the lakehouse to a path without it"
-        )
+        raise StreamError(f"{url}: found {wrong[0]!r} in the path, which Petastorm can't open; move the lakehouse")
     return f"file://{path}" if scheme == "file" else f"{scheme}:{path}"
 
 
@@ -145,7 +143,7 @@ def _named(unit: StreamUnit) -> str:
 
 @contextmanager
 def _legacy_warnings_silenced() -> Iterator[None]:
-    """Drops what Petastorm 0.12.1 says of pyarrow 14's legacy dataset and of the files it leaves to refcounting; others pass."""
+    """Drops what Petastorm 0.12.1 says of the legacy dataset and of files it leaves to refcounting; others pass."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=LEGACY, category=FutureWarning)
         warnings.filterwarnings("ignore", message="unclosed file", category=ResourceWarning)

@@ -35,7 +35,7 @@ class TextEncoder(Protocol):
 
 
 class HashingTextEncoder:
-    """Hashed word n-grams with alternating signs, rows of unit length; needs no weights. A text without words gives zeros."""
+    """Hashed word n-grams, alternating signs, unit length; needs no weights. A text without words gives zeros."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         self._config = config
@@ -50,7 +50,7 @@ class HashingTextEncoder:
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """Kind, sizes and the pattern; sklearn's hash (MurmurHash3) is fixed by its documentation, so its version isn't in it."""
+        """Kind, sizes and pattern; the hash (MurmurHash3) is documented, so scikit-learn's version isn't in it."""
         return {"kind": "hashing", "width": self.width, "max_ngram": self._config.max_ngram, "pattern": WORD_PATTERN}
 
     @property

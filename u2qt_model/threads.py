@@ -1,4 +1,4 @@
-"""A fixed number of torch threads around a block: another number gives other last bits, and so now and then other codes."""
+"""A fixed number of torch threads around a block: another number gives other last bits, now and then other codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,8 +1,8 @@
 """The frozen tokenizer: feature rows to codes and back to vectors. Knows nothing of training, files or Spark.
 
-Codes don't depend on batch size, row order or padding: every matrix product has the shape of one block of `block_rows` slices (the
-last one padded with zeros) and runs on a fixed number of threads. B users, S sources, L levels, R rows of a block, U distinct
-slices of a block, D code dimension.
+Codes don't depend on batch size, row order or padding: every matrix product has the shape of one block of
+`block_rows` slices (the last one padded with zeros) and runs on a fixed number of threads. B users, S sources, L
+levels, R rows of a block, U distinct slices of a block, D code dimension.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (64 hex digits) over weights, config, feature layout and text encoder identity; not over metrics or folder."""
+        """sha256 (64 hex digits) over weights, config, feature layout and text encoder identity; not over metrics."""
         described = [self.config.to_json(), self.layout.to_json(), canonical_json(self.text_encoder_identity)]
         digest = hashlib.sha256("\n".join(described).encode())
         for name, tensor in sorted(self.weights.items()):
@@ -85,11 +85,11 @@ class Tokenizer:
         return {**about, "sources": sources, "quantizer": self.config.quantizer.kind, **self.vocabulary.describe()}
 
     def encode(self, batch: FeatureBatch) -> Codes:
-        """int16 (B, S, L), -1 in every level of a source that is absent or was never trained; BatchError for foreign sources."""
+        """int16 (B, S, L), -1 in every level of a source that is absent or was never trained."""
         return self._encode(batch, margins=False)[0]
 
     def encode_with_margins(self, batch: FeatureBatch) -> tuple[Codes, Floats]:
-        """Codes as `encode` gives them, and float32 (B, S, L) margins: squared distance of the second best code less the best's.
+        """Codes as of `encode`, and float32 (B, S, L) margins: squared distance of the second best code less the best's.
 
         0 is a tie or an absent source; the largest float32 means that no second code is open. Never NaN.
         """
@@ -111,7 +111,7 @@ class Tokenizer:
         return vectors
 
     def project(self, batch: FeatureBatch) -> Floats:
-        """float32 (B, S, D), the projected slices before quantization, which `decode` approximates; zeros where absent."""
+        """float32 (B, S, D), the slices before quantization, which `decode` approximates; zeros where absent."""
         vectors = np.zeros((batch.num_users, len(self.layout.sources), self.config.encoder.code_dim), np.float32)
         with torch.inference_mode(), fixed_threads(self.config.encoding.threads):
             for source, block in self._work(batch):

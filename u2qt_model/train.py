@@ -1,8 +1,8 @@
 """Trains a tokenizer from a stream of feature batches that is opened once for the start and once per epoch.
 
-First pass: moments and reservoirs. Start: projections from them, codebooks by k-means. Epochs: networks by gradient, codebooks by
-moving averages; held-out users decide which epoch's weights are kept, the start's included. Memory doesn't grow with the users.
-Same layout, configuration, data in the same order and machine: same fingerprint.
+First pass: moments and reservoirs. Start: projections from them, codebooks by k-means. Epochs: networks by gradient,
+codebooks by moving averages; held-out users decide which epoch's weights are kept, the start's included. Memory
+doesn't grow with the users. Same layout, configuration, data in the same order and machine: same fingerprint.
 
 B users, S sources, D code dimension.
 """
@@ -53,8 +53,8 @@ def train(
 ) -> Tokenizer:
     """A trained tokenizer with its metrics.
 
-    A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for a stream without any slice,
-    or without user ids while `held_out_share` > 0.
+    A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for a stream
+    without any slice, or without user ids while `held_out_share` > 0.
     """
     with fixed_threads(config.training.threads):
         return _Training(layout, config, open_stream, progress).run()

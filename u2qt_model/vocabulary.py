@@ -1,8 +1,8 @@
-"""Codes, token ids and token names: pure functions of the layout, side by side with their inverses. Knows nothing of tensors.
+"""Codes, token ids and token names: pure functions of the layout, beside their inverses. Knows nothing of tensors.
 
-Ids count level by level: the shared levels first, then source after source its own levels. A code of a shared level is one token
-for all sources, `<shared_1_0391>`; one of an own level is `<bill_3_0391>` (level from 1, code from 0).
-B users, S sources, L levels, K codes per level.
+Ids count level by level: the shared levels first, then source after source its own levels. A code of a shared level
+is one token for all sources, `<shared_1_0391>`; one of an own level is `<bill_3_0391>` (level from 1, code from 0). B
+users, S sources, L levels, K codes per level.
 """
 
 import re
@@ -69,7 +69,7 @@ class Vocabulary:
         expected = (len(self.sources), self.num_levels)
         if codes.ndim != 3 or codes.shape[1:] != expected or codes.dtype.kind not in "iu":
             raise CodesError(
-                f"codes: found {codes.dtype} of shape {codes.shape}, expected integers of shape (B, {expected[0]}, {expected[1]})"
+                f"codes: found {codes.dtype} of shape {codes.shape}, expected integers (B, {expected[0]}, {expected[1]})"
             )
         outside = (codes < -1) | (codes >= self.codebook_size)
         if outside.any():

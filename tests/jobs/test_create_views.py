@@ -161,7 +161,8 @@ def test_every_view_and_column_has_a_comment(published: Context, view: str) -> N
     """An analyst's DESCRIBE answers without a wiki."""
     described = published.spark.sql(f"DESCRIBE EXTENDED {view}").collect()
     columns = described[: [row["col_name"] for row in described].index("")]
-    assert columns and all(row["comment"] for row in columns)
+    assert columns
+    assert all(row["comment"] for row in columns)
     assert any(row["col_name"] == "Comment" and row["data_type"] for row in described)
 
 
@@ -191,7 +192,7 @@ def ready_elsewhere(spark: SparkSession, default_catalog: Catalog, empty_lake: P
 def test_a_lasting_metastore_is_not_repointed(published: Context, ready_elsewhere: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where entries outlive the session, a name that is taken is a refusal."""
     monkeypatch.setattr(create_views, "IN_MEMORY", "other")
-    with pytest.raises(BadInput, match="the metastore has it at .*choose another schema"):
+    with pytest.raises(BadInput, match=r"the metastore has it at .*choose another schema"):
         create_views.run(ready_elsewhere)
 
 

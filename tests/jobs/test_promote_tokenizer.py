@@ -48,11 +48,12 @@ def test_promoting_the_current_version_writes_nothing_and_says_so(registered: Co
 
 def test_an_unregistered_version_is_refused_with_the_known_ones(registered: Context) -> None:
     """The refusal is in the ledger; promotions stays as it was."""
-    with pytest.raises(BadInput, match="tokenizer v3: not registered in .*known versions: v1, v2"):
+    with pytest.raises(BadInput, match=r"tokenizer v3: not registered in .*known versions: v1, v2"):
         promote_tokenizer.run(registered, "v3", "typo")
     assert registered.lake.version("promotions") == 0
     row = registered.lake.read("runs").first()
-    assert row is not None and (row["stage"], row["status"]) == ("promote_tokenizer", "refused")
+    assert row is not None
+    assert (row["stage"], row["status"]) == ("promote_tokenizer", "refused")
 
 
 def test_a_version_that_is_no_identifier_reaches_no_sql(registered: Context) -> None:

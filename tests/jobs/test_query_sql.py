@@ -93,7 +93,7 @@ def test_reading_statements_pass(ask: Ask, text: str) -> None:
 @pytest.mark.parametrize("text", ["SELECT 1; SELECT 2", "SELECT 1; DROP VIEW words", "", "  -- nothing"])
 def test_other_than_one_statement_is_refused(words: Context, text: str) -> None:
     """Spark's parser takes one statement, and says where the second begins."""
-    with pytest.raises(BadInput, match="sql: .*PARSE"):
+    with pytest.raises(BadInput, match=r"sql: .*PARSE"):
         query_sql.run(words, text)
 
 
@@ -102,8 +102,10 @@ def test_an_unknown_column_is_answered_with_sparks_first_line_and_what_there_is(
     with pytest.raises(BadInput) as caught:
         query_sql.run(words, "SELECT wrod FROM words")
     first, second = str(caught.value).splitlines()
-    assert first.startswith("sql: [UNRESOLVED_COLUMN") and "wrod" in first
-    assert second.startswith("Tables and views: ") and "words" in second
+    assert first.startswith("sql: [UNRESOLVED_COLUMN")
+    assert "wrod" in first
+    assert second.startswith("Tables and views: ")
+    assert "words" in second
 
 
 def test_data_that_make_a_statement_fail_are_bad_input(words: Context, capfd: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +117,10 @@ def test_data_that_make_a_statement_fail_are_bad_input(words: Context, capfd: py
 
 def test_csv_quotes_what_needs_it_and_changes_nothing(words: Context) -> None:
     """Quotes, commas, line ends and formula signs come back through csv.reader as they were; NULL is empty."""
-    odd = """SELECT '=1+1' AS formula, 'a"b,c' AS quotes, 'x\\ny' AS lines, CAST(NULL AS INT) AS nothing, array(1, NULL) AS codes, named_struct('a', 1) AS s, X'00FF' AS bytes"""
+    odd = r"""
+        SELECT '=1+1' AS formula, 'a"b,c' AS quotes, 'x\ny' AS lines, CAST(NULL AS INT) AS nothing,
+               array(1, NULL) AS codes, named_struct('a', 1) AS s, X'00FF' AS bytes
+    """
     text = "".join(query_sql.render(query_sql.run(words, odd), "csv"))
     assert list(csv.reader(io.StringIO(text))) == [
         ["formula", "quotes", "lines", "nothing", "codes", "s", "bytes"],
