@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs import quality
 from jobs.context import Context
-from jobs.delta_tables import Where, on_days
+from jobs.delta_tables import on_days
 from jobs.errors import GateRefused
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered
@@ -42,7 +42,6 @@ def run(context: Context, days: Days, version: str | None = None) -> None:
     """Raises `GateRefused` naming every failing expectation with counts and sample row hashes."""
     with record_stage(context, "audit_tokens", days) as record:
         registered = find_registered(context, version)
-        where = Where(days=days, equals=(("tokenizer_version", registered.version),))
         for table in ("staged_user_tokens", "user_features"):
             record.read[table] = context.lake.version(table)
         staged = on_days(context.lake.read("staged_user_tokens", record.read["staged_user_tokens"]), days)
@@ -51,14 +50,34 @@ def run(context: Context, days: Days, version: str | None = None) -> None:
         features = on_days(context.lake.read("user_features", record.read["user_features"]), days)
         failures = mismatches(counts, {row.ds: row for row in day_sums(features).collect()}, days)
         record.rows["staged_user_tokens"] = sum(row.rows for row in counts.values())
-        result = _evaluate(staged, registered, record)
+        suite = quality.packaged_suite("user_tokens.json", registered.layout, rows=record.rows["staged_user_tokens"])
+        result = quality.evaluate(staged, suite)
         failures += [_described(staged, failure) for failure in result.failures]
-        _write(context, days, registered, record, result, counts, failures)
+        verdicts = {ds: (not failures, counts[ds].rows if ds in counts else 0) for ds in days}
+        _write(context, registered, record, result, verdicts, failures)
         if failures:
-            raise GateRefused("\n".join([f"staged_user_tokens, {days}, {registered.version}, version {record.read['staged_user_tokens']}: not published", *failures]))
-        assert where, "kept for the reader"
+            staged_version = record.read["staged_user_tokens"]
+            raise GateRefused("\n".join([f"staged_user_tokens version {staged_version}, {days}, tokenizer {registered.version}: not published", *failures]))
 
 
-def _evaluate(staged: DataFrame, registered: Registered, record: StageRecord) -> quality.SuiteResult:
-    suite = quality.packaged_suite("user_tokens.json", registered.layout, rows=record.rows["staged_user_tokens"])
-    return quality.evaluate(staged, suite)
+def _described(staged: DataFrame, failure: quality.Failure) -> str:
+    hashes = quality.failing_row_hashes(staged, failure, SAMPLE)
+    return f"{failure}; row_hash {', '.join(map(str, hashes))}" if hashes else str(failure)
+
+
+def _write(
+    context: Context,
+    registered: Registered,
+    record: StageRecord,
+    result: quality.SuiteResult,
+    verdicts: Mapping[date, tuple[bool, int]],
+    failures: list[str],
+) -> None:
+    """One row a day, for the staged version that was read."""
+    staged_version = record.read["staged_user_tokens"]
+    rows = [
+        (ds, registered.version, staged_version, result.suite_hash, success, result.evaluated, count, json.dumps(failures), context.run_id)
+        for ds, (success, count) in verdicts.items()
+    ]
+    frame = context.spark.createDataFrame(rows, context.lake.read("audits").schema).coalesce(1)
+    record.written["audits"] = context.lake.append("audits", frame, {"run_id": context.run_id, "stage": record.stage})

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -20,6 +20,7 @@ from jobs.context import Context
 from jobs.errors import BadInput, Infrastructure
 from jobs.ledger import StageRecord, record_stage
 from jobs.point_in_time import ONE_DAY, day_of, join_tokens, label_moment, quoted
+from jobs.registered_tokenizers import find_registered
 from schemas import keys as identifiers
 
 __all__ = ["Joined", "join_tokens", "published_repairs", "refuse_labels_seen_in_training", "run"]
@@ -96,8 +97,8 @@ def run(
 ) -> Joined:
     """`labels` is a table or a Parquet or CSV path; the rows are written in the order of `keys`, then `at`."""
     with record_stage(context, "join_labels", None) as record:
-        tokenizer = _tokenizer(context, tokenizer_version)
-        version = tokenizer["tokenizer_version"]
+        tokenizer = find_registered(context, tokenizer_version)
+        version = tokenizer.version
         frame = read_labels(context, labels, at)
         tokens, superseded = _tokens(context, version, record)
         zone = context.catalog.time_zone
@@ -113,7 +114,7 @@ def run(
             sequence_days=sequence_days,
         )
         if not allow_trained_after:
-            through = tokenizer["trained_through"]
+            through = tokenizer.trained_through
             refuse_labels_seen_in_training(frame, at=at, time_zone=zone, trained_through=through, tokenizer_version=version)
         _write(joined.orderBy(*(quoted(name) for name in (*keys, at))), labels, out)
         return _reconciled(context, frame, out, version, record)
@@ -157,20 +158,6 @@ def _tokens(context: Context, version: str, record: StageRecord) -> tuple[DataFr
     tokens = context.lake.read("user_tokens", record.read["user_tokens"]).where(ours)
     superseded = context.lake.read("user_tokens_superseded", record.read["user_tokens_superseded"]).where(ours)
     return tokens, published_repairs(superseded, tokens, context.lake.read("runs", record.read["runs"]))
-
-
-def _tokenizer(context: Context, version: str | None) -> Row:
-    """The named tokenizer, or the promoted one."""
-    if version is None:
-        version = context.lake.read("promotions").agg(F.max_by("tokenizer_version", "seq")).collect()[0][0]
-        if version is None:
-            raise BadInput("tokenizer version: none given and none promoted; run `u2qt tokenizer promote V` or name one with --tokenizer-version")
-    found = context.lake.read("tokenizers").select("tokenizer_version", "trained_through").collect()
-    match = next((row for row in found if row["tokenizer_version"] == version), None)
-    if match is None:
-        known = ", ".join(sorted(row["tokenizer_version"] for row in found)) or "none"
-        raise BadInput(f"tokenizer {version}: not registered in {context.lake.root}, known versions: {known}")
-    return match
 
 
 def _write(joined: DataFrame, labels: str, out: str) -> None:

@@ -4,13 +4,18 @@ import json
 from collections.abc import Mapping
 from datetime import date
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 
 def of_day(runs: DataFrame, ds: date) -> DataFrame:
     """The rows whose days include `ds`."""
     return runs.where((F.col("ds_from") <= F.lit(ds)) & (F.col("ds_to") >= F.lit(ds)))
+
+
+def days_worked() -> Column:
+    """How many days the row's counts are of: a chunk of days is one row."""
+    return (F.datediff("ds_to", "ds_from") + 1).alias("days")
 
 
 def plain_rows(rows: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

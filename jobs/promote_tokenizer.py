@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 
 from jobs.context import Context
 from jobs.delta_tables import Where
-from jobs.errors import BadInput, Infrastructure
+from jobs.errors import Infrastructure
 from jobs.ledger import record_stage
-from schemas import keys
+from jobs.registered_tokenizers import find_registered
 
 ROW = "seq BIGINT, tokenizer_version STRING, reason STRING, run_id STRING"
 
@@ -44,9 +44,8 @@ def latest(promotions: DataFrame) -> DataFrame:
 
 def run(context: Context, version: str, reason: str) -> Promotion:
     """Raises `BadInput` for a version that is not registered."""
-    keys.version(version)
     with record_stage(context, "promote_tokenizer", None) as record:
-        _require_registered(context, version)
+        find_registered(context, version)
         seq, current = latest(context.lake.read("promotions")).collect()[0]
         changed = current != version
         if changed:
@@ -55,13 +54,6 @@ def run(context: Context, version: str, reason: str) -> Promotion:
         record.rows["promotions"] = int(changed)
         record.notes |= {"tokenizer_version": version, "seq": seq}
     return Promotion(tokenizer_version=version, seq=seq, changed=changed, days=_published_days(context, version))
-
-
-def _require_registered(context: Context, version: str) -> None:
-    known = sorted(row[0] for row in context.lake.read("tokenizers").select("tokenizer_version").collect())
-    if version not in known:
-        found = ", ".join(known) or "none"
-        raise BadInput(f"tokenizer {version}: not registered in {context.lake.root}, known versions: {found}; train it with `u2qt train` first")
 
 
 def _write(context: Context, seq: int, version: str, reason: str) -> int:

@@ -5,6 +5,7 @@ from itertools import chain
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.ledger_rows import days_worked
 from schemas.catalog import Catalog
 from schemas.user_tokens import codes_column
 
@@ -62,7 +63,7 @@ def last_stages(runs: DataFrame) -> DataFrame:
     """The `LAST_STAGES` newest rows of the ledger, newest first, with their start as UTC text."""
     started = F.date_format("started_at", "yyyy-MM-dd HH:mm:ss").alias("started")
     newest = runs.orderBy(F.desc("started_at"), F.desc("stage"), F.desc("run_id")).limit(LAST_STAGES)
-    return newest.select("stage", "status", "seconds", "rows", "run_id", "detail", started)
+    return newest.select("stage", "status", "seconds", "rows", "run_id", "detail", days_worked(), started)
 
 
 def _per_source(rows: DataFrame, columns: dict[str, Column], name: str) -> DataFrame:

@@ -95,6 +95,7 @@ class StageRow:
     started: str  # UTC
     seconds: float
     rows: tuple[tuple[str, int], ...]
+    days: int  # that the row worked on together
     run_id: str
     detail: str
 

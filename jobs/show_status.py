@@ -3,7 +3,7 @@
 Reads deliveries, runs, user_tokens, tokenizers and promotions; writes nothing, not even the ledger.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from pyspark.sql import DataFrame
@@ -15,12 +15,19 @@ from rich.text import Text
 from jobs import DAILY_STAGES
 from jobs.context import Context
 from jobs.delta_tables import on_days
-from jobs.ledger_rows import error_text, of_day, plain_rows
+from jobs.ledger_rows import days_worked, error_text, of_day
 from jobs.registered_tokenizers import all_registered, promoted_version
 from jobs.report_counts import delivery_totals
 from schemas.keys import Days
 
 VERBS = dict(zip(DAILY_STAGES, ("validate", "build", "encode", "audit", "publish"), strict=True))
+OUTPUTS = {  # the hop that says how much a stage made
+    "validate_sources": "rows_in",
+    "build_user_features": "user_features",
+    "encode_users": "staged_user_tokens",
+    "audit_tokens": "staged_user_tokens",
+    "publish_tokens": "user_tokens",
+}
 INPUTS = {  # stages whose later start makes a stage's result old
     "build_user_features": ("validate_sources", "replay_quarantine"),
     "encode_users": ("build_user_features",),
@@ -51,7 +58,8 @@ class StageStatus:
     status: str  # done, refused, failed, not run, or older than its input
     started: str = ""  # UTC
     seconds: float = 0.0
-    rows: tuple[tuple[str, int], ...] = ()
+    rows: int | None = None
+    days: int = 1  # that the rows are of
     run_id: str = ""
     error: str = ""
 
@@ -79,7 +87,7 @@ class DayStatus:
 def last_rows(runs: DataFrame) -> DataFrame:
     """The ledger's newest row of every stage."""
     started = F.date_format("started_at", "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("started")
-    row = F.struct("status", "seconds", "rows", "run_id", "detail", started)
+    row = F.struct("status", "seconds", "rows", "run_id", "detail", days_worked(), started)
     newest = F.max_by(row, F.struct("started_at", "run_id")).alias("last")
     return runs.groupBy("stage").agg(newest).select("stage", "last.*")
 
@@ -92,7 +100,7 @@ def marked_old(stages: dict[str, StageStatus]) -> tuple[StageStatus, ...]:
         inputs = [stages[i] for i in INPUTS.get(name, ()) if i in stages]
         older = any(stage.started < i.started for i in inputs) or any(m.status == OLD for m in marked)
         if stage.status == "done" and older:
-            stage = StageStatus(stage=name, status=OLD, started=stage.started, run_id=stage.run_id)
+            stage = replace(stage, status=OLD)
         marked.append(stage)
     return tuple(marked)
 
@@ -182,7 +190,8 @@ def _stages(runs: DataFrame) -> dict[str, StageStatus]:
             status=row.status,
             started=row.started,
             seconds=row.seconds,
-            rows=plain_rows(row.rows),
+            rows=row.rows.get(OUTPUTS.get(row.stage, "")),
+            days=row.days,
             run_id=row.run_id or "",
             error=error_text(row.detail),
         )
@@ -194,11 +203,15 @@ def render(status: DayStatus) -> RenderableType:
     """One screen of 100 columns; every outside text is plain text, never markup."""
     return Group(
         Text(f"{status.ds}: {status.next.sentence}", style="bold"),
+        "",
         _sources_table(status.sources),
+        "",
         _stages_table(status.stages),
+        "",
         *_published_lines(status),
         *([Text(status.next.why, style="red")] if status.next.why else []),
-        *(Text(f"  {command}", no_wrap=True, overflow="ignore") for command in ("Next:", *status.next.commands)),
+        Text("next:"),
+        *(Text(f"  {command}", no_wrap=True, overflow="ignore") for command in status.next.commands),
     )
 
 
@@ -214,12 +227,13 @@ def _sources_table(sources: tuple[SourceStatus, ...]) -> Table:
 
 
 def _stages_table(stages: tuple[StageStatus, ...]) -> Table:
-    table = Table("stage", "last", "seconds", "started (UTC)", "rows", "run", box=None, pad_edge=False)
-    table.columns[2].justify = "right"
+    table = Table("stage", "last", "rows", "seconds", "started (UTC)", "run", box=None, pad_edge=False)
+    for column in table.columns[2:4]:
+        column.justify = "right"
     for stage in stages:
-        rows = ", ".join(f"{hop} {count:,}" for hop, count in stage.rows)
-        seconds = f"{stage.seconds:.1f}" if stage.seconds else ""
-        cells = (seconds, stage.started[:19], rows, stage.run_id)
+        rows = "" if stage.rows is None else f"{stage.rows:,}" + (f" ({stage.days} days)" if stage.days > 1 else "")
+        seconds = f"{stage.seconds:.1f}" if stage.run_id else ""
+        cells = (rows, seconds, stage.started[:19], stage.run_id)
         table.add_row(stage.stage, _coloured(stage.status), *(Text(cell) for cell in cells))
     return table
 

@@ -227,6 +227,7 @@ def _stages(runs: DataFrame) -> tuple[StageRow, ...]:
             started=row.started,
             seconds=row.seconds,
             rows=plain_rows(row.rows),
+            days=row.days,
             run_id=row.run_id or "",
             detail=error_text(row.detail),
         )

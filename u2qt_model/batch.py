@@ -22,7 +22,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventSlices:
-    """One event source. The event arrays are None where their columns weren't given; the text path doesn't read them."""
+    """One event source. The event arrays are None where their columns weren't given."""
 
     present: Bools  # (B,) the source has events
     texts: Objects  # (B,) UTF-8 bytes, empty where absent

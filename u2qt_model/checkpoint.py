@@ -34,18 +34,12 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
     A folder that already holds the same fingerprint is left as it is. CheckpointError where it holds anything else.
     """
     target = Path(folder)
-    if target.exists() and any(target.iterdir()):
-        _require_same(tokenizer, target)
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        for name, content in _contents(tokenizer).items():
-            _write(scratch / name, content)
-        scratch.chmod(0o755)
-        os.rename(scratch, target)
+        if target.exists() and any(target.iterdir()):
+            _require_same(tokenizer, target)
+        else:
+            _write_folder(target, _contents(tokenizer))
     except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
         raise CheckpointError(
             f"{target}: can't be written ({error.strerror}), expected a new or empty folder"
         ) from error
@@ -75,6 +69,19 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
         raise CheckpointError(f"{root / LAYOUT}: found fingerprint {described.get('fingerprint')} or levels that "
                               f"aren't the weights', expected {tokenizer.fingerprint}")  # fmt: skip
     return tokenizer
+
+
+def _write_folder(target: Path, contents: dict[str, bytes]) -> None:
+    """A sibling folder that takes the target's name once it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for name, content in contents.items():
+            _write(scratch / name, content)
+        scratch.chmod(0o755)
+        os.rename(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _contents(tokenizer: Tokenizer) -> dict[str, bytes]:

@@ -81,7 +81,7 @@ class CodebookStack(nn.Module):
         return total
 
     def start(self, latents: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Residual k-means on S samples (N_s, D), some maybe empty; members (K,) per block, in the order of `blocks`."""
+        """Residual k-means on S samples (N_s, D), some maybe empty; members (K,) per block, as `blocks` orders them."""
         residuals, members = list(latents), []
         for level, sources in self.blocks():
             pooled = torch.cat([residuals[source] for source in sources])

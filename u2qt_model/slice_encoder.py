@@ -55,7 +55,7 @@ class Projection(nn.Module):
 
 
 def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor]:
-    """Falling variances (A,) and axes (E, A) of rows (M, E), A = min(E, num_axes); an axis' largest entry is positive."""
+    """Falling variances (A,), axes (E, A) of rows (M, E), A = min(E, num_axes); each axis' largest entry is positive."""
     covariance = centred.T @ centred / len(centred)
     values, vectors = torch.linalg.eigh(covariance.double())
     values, vectors = values.flip(0)[:num_axes].clamp_min(0).float(), vectors.flip(1)[:, :num_axes]

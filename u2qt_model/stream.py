@@ -22,6 +22,8 @@ from u2qt_model.config import FeatureLayout
 from u2qt_model.errors import StreamError
 
 KEYS = ("user_id", "row_hash", "available_at")  # columns that travel beside the features
+# What Petastorm lets through for a damaged page, a ragged list and (AttributeError) a null list.
+UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError)
 LEGACY = r"(.*use_legacy_dataset|.*ParquetDataset|.*metadata_nthreads|.*ParquetDatasetPiece|pyarrow\.localfs)"
 
 
@@ -127,7 +129,7 @@ def _drain(reader: Any, unit: StreamUnit, columns: list[str]) -> Iterator[dict[s
                 group = next(reader)
         except StopIteration:
             return
-        except (OSError, pyarrow.ArrowInvalid, RuntimeError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise StreamError(
                 f"{_named(unit)}: can't be read ({error}), expected equally long lists without nulls"
             ) from error

@@ -89,7 +89,7 @@ class Tokenizer:
         return self._encode(batch, margins=False)[0]
 
     def encode_with_margins(self, batch: FeatureBatch) -> tuple[Codes, Floats]:
-        """Codes as of `encode`, and float32 (B, S, L) margins: squared distance of the second best code less the best's.
+        """Codes as of `encode`, float32 (B, S, L) margins: squared distance of the second best code less the best's.
 
         0 is a tie or an absent source; the largest float32 means that no second code is open. Never NaN.
         """

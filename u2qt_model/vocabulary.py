@@ -69,7 +69,7 @@ class Vocabulary:
         expected = (len(self.sources), self.num_levels)
         if codes.ndim != 3 or codes.shape[1:] != expected or codes.dtype.kind not in "iu":
             raise CodesError(
-                f"codes: found {codes.dtype} of shape {codes.shape}, expected integers (B, {expected[0]}, {expected[1]})"
+                f"codes: found {codes.dtype} {codes.shape}, expected integers (B, {expected[0]}, {expected[1]})"
             )
         outside = (codes < -1) | (codes >= self.codebook_size)
         if outside.any():

@@ -143,7 +143,13 @@ def test_a_refused_day_shows_its_counts_and_why(ready: Context) -> None:
     ):
         assert word in text
     assert "run-1 " not in text
-    assert "bill.rows_in" not in text
+
+
+def test_rows_of_a_chunk_say_of_how_many_days(ready: Context) -> None:
+    """One ledger row of two days is found for each of them, and its rows are not taken for one day's."""
+    row = ("validate_sources", DS - timedelta(days=1), DS, "done", {"rows_in": 9}, {}, {}, 1.5, START, None, "run-a")
+    append(ready, "runs", [row])
+    assert "9 (2 days)" in shown(ready)
 
 
 def test_a_published_day_names_versions_and_rows(ready: Context) -> None:

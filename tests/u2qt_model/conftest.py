@@ -1,0 +1,83 @@
+"""Small generated feature rows and tokenizers trained on them once per run."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from u2qt_model import FeatureBatch, FeatureLayout, SourceLayout, Tokenizer
+from u2qt_model.presets import tiny
+from u2qt_model.train import train
+
+Columns = dict[str, np.ndarray[Any, Any]]
+MakeColumns = Callable[..., Columns]
+
+
+def _texts(rng: np.random.Generator, persona: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    texts = np.empty(len(persona), object)
+    for i, (who, count) in enumerate(zip(persona, counts, strict=True)):
+        events = (f"item{who * 6 + rng.integers(6)} (kind{who}) paid {rng.integers(4)}" for _ in range(count))
+        texts[i] = "; ".join(events).encode()
+    return texts
+
+
+@pytest.fixture(scope="session")
+def layout() -> FeatureLayout:
+    events = [SourceLayout(name=name, kind="events", num_ids=2, num_values=1, max_events=3) for name in ("bill", "search_2")]
+    profile = SourceLayout(name="profile", kind="profile", num_ids=2, num_values=3)
+    return FeatureLayout(catalog="test", hash_buckets=1000, sources=(*events, profile))
+
+
+@pytest.fixture(scope="session")
+def make_columns() -> MakeColumns:
+    """`make_columns(users, seed)`: columns of `user_features` in which a persona shows through every source."""
+
+    def make(users: int, seed: int = 0) -> Columns:
+        rng = np.random.default_rng(seed)
+        persona = rng.integers(0, 12, users)
+        columns: Columns = {
+            "user_id": np.array([f"user-{seed}-{i}".encode() for i in range(users)], object),
+            "row_hash": rng.integers(-(2**62), 2**62, users),
+            "available_at": np.full(users, np.datetime64("2026-01-02T00:00:00", "us")),
+            "profile_count": np.ones(users, np.int32),
+            "profile_values": (persona[:, None] * [1, 2, -3] + rng.normal(size=(users, 3))).astype(np.float32),
+            "profile_ids": np.stack([persona + 1, rng.integers(0, 9, users)], axis=1).astype(np.int32),
+        }
+        for source in ("bill", "search_2"):
+            counts = rng.integers(0, 5, users).astype(np.int32)
+            columns |= {
+                f"{source}_count": counts,
+                f"{source}_text": _texts(rng, persona, counts),
+                f"{source}_event_ids": rng.integers(1, 1000, (users, 6)).astype(np.int32),
+                f"{source}_event_values": rng.normal(size=(users, 3)).astype(np.float32),
+                f"{source}_mask": (np.arange(3) < counts[:, None]).astype(np.int32),
+            }
+        return columns
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_batch(make_columns: MakeColumns, layout: FeatureLayout) -> Callable[..., FeatureBatch]:
+    """`make_batch(users, seed)`: the same as a batch."""
+    return lambda users, seed=0: FeatureBatch.from_columns(make_columns(users, seed), layout)
+
+
+@pytest.fixture(scope="session")
+def open_stream(make_batch: Callable[..., FeatureBatch]) -> Callable[[], Iterator[FeatureBatch]]:
+    """Opens a stream of 3 batches of 300 users."""
+    batches = [make_batch(300, seed) for seed in range(3)]
+    return lambda: iter(batches)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(layout: FeatureLayout, open_stream: Callable[[], Iterator[FeatureBatch]]) -> Tokenizer:
+    """A trained residual tokenizer."""
+    return train(layout, tiny(), open_stream)
+
+
+@pytest.fixture(scope="session")
+def baseline(layout: FeatureLayout, open_stream: Callable[[], Iterator[FeatureBatch]]) -> Tokenizer:
+    """A trained rq_kmeans tokenizer."""
+    return train(layout, tiny(quantizer="rq_kmeans"), open_stream)

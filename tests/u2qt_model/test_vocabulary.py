@@ -1,0 +1,98 @@
+"""Codes, ids and names: inverse pairs, and what is outside."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from u2qt_model.errors import CodesError
+from u2qt_model.vocabulary import Token, Vocabulary
+
+WORDS = Vocabulary(sources=("bill", "bill_2"), shared_levels=1, own_levels=2, codebook_size=500)
+SHAPES = st.builds(
+    Vocabulary,
+    sources=st.sampled_from([("a",), ("a", "b_1"), ("a", "a_2", "c")]),
+    shared_levels=st.integers(1, 3),
+    own_levels=st.integers(0, 3),
+    codebook_size=st.sampled_from([2, 32, 32768]),
+)
+
+
+@given(SHAPES, st.data())
+def test_ids_and_names_are_inverse_pairs(words: Vocabulary, data: st.DataObject) -> None:
+    """Every id is one token and one name, back and forth."""
+    token_id = data.draw(st.integers(0, words.size - 1))
+    token = words.token(token_id)
+    assert words.token_id(token.source, token.level, token.code) == token_id
+    assert words.parse_name(words.token_name(token.source, token.level, token.code)) == token
+
+
+@given(SHAPES, st.integers(0, 2**31))
+def test_codes_and_ids_are_inverse(words: Vocabulary, seed: int) -> None:
+    """Codes (B, S, L) come back; absent slices stay -1."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, words.codebook_size, (4, len(words.sources), words.num_levels)).astype(np.int16)
+    codes[rng.random(codes.shape[:2]) < 0.3] = -1
+    ids = words.token_ids(codes)
+    assert ids.max() < words.size
+    np.testing.assert_array_equal(words.codes(ids), codes)
+
+
+def test_names_and_ids_of_literal_tokens() -> None:
+    """Shared levels have one token for all sources; own levels come source after source."""
+    assert WORDS.token_name("bill", 1, 391) == WORDS.token_name(None, 1, 391) == "<shared_1_0391>"
+    assert WORDS.token_name("bill_2", 3, 7) == "<bill_2_3_0007>"
+    assert WORDS.parse_name("<bill_2_3_0007>") == Token(source="bill_2", level=3, code=7)
+    codes = np.array([[[1, 2, 3], [1, 2, 3]], [[0, 0, 0], [-1, -1, -1]]])
+    assert WORDS.token_ids(codes).tolist() == [[[1, 502, 1003], [1, 1502, 2003]], [[0, 500, 1000], [-1, -1, -1]]]
+    assert WORDS.size == 2500
+    assert WORDS.names()[1502] == "<bill_2_2_0002>"
+
+
+def test_description_numbers_every_level() -> None:
+    """What layout.json says of the levels."""
+    described = WORDS.describe()
+    assert (described["num_levels"], described["vocabulary_size"]) == (3, 2500)
+    assert described["levels"][0] == {
+        "level": 1,
+        "shared": True,
+        "codebook_size": 500,
+        "offsets": {"bill": 0, "bill_2": 0},
+    }
+    assert described["levels"][2]["offsets"] == {"bill": 1000, "bill_2": 2000}
+
+
+@pytest.mark.parametrize(
+    ("codes", "word"),
+    [
+        (np.zeros((1, 2, 2), int), "expected integers"),
+        (np.zeros((2, 3), int), "expected integers"),
+        (np.zeros((1, 2, 3)), "float64"),
+        (np.full((1, 2, 3), 500), "found 500 at row 0, bill, level 1"),
+        (np.full((1, 2, 3), -2), "found -2"),
+        (np.array([[[0, -1, 0], [0, 0, 0]]]), "found -1 in some levels"),
+    ],
+)
+def test_foreign_codes_are_refused(codes: np.ndarray, word: str) -> None:  # type: ignore[type-arg]
+    """Shape, type, range and half-absent slices."""
+    with pytest.raises(CodesError, match=word):
+        WORDS.token_ids(codes)
+
+
+def test_id_of_another_source_is_refused() -> None:
+    """An id is good in its own place only."""
+    ids = WORDS.token_ids(np.zeros((1, 2, 3), int))
+    for wrong in (ids[:, ::-1], ids + 500):
+        with pytest.raises(CodesError):
+            WORDS.codes(wrong)
+
+
+def test_foreign_tokens_are_refused() -> None:
+    """Ids, names, sources, levels and codes outside the vocabulary."""
+    for token_id in (-1, 2500):
+        with pytest.raises(CodesError, match="token id"):
+            WORDS.token(token_id)
+    names = ("bill_2_0001", "<bill_0_0001>", "<bill_2_00001>", "<bill_4_0001>", "<shared_2_0001>", "<app_2_0001>", "<bill_2_0500>")
+    for name in (*names, "<bill_1_0001>"):
+        with pytest.raises(CodesError):
+            WORDS.parse_name(name)
