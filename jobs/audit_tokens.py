@@ -34,7 +34,9 @@ def mismatches(staged: Mapping[date, Row], features: Mapping[date, Row], days: D
     for ds in days:
         ours, theirs = staged.get(ds), features.get(ds)
         if (ours and (ours.rows, ours.hashes)) != (theirs and (theirs.rows, theirs.hashes)):
-            found.append(f"rows_equal_user_features, {ds}: {ours.rows if ours else 0} staged rows, {theirs.rows if theirs else 0} feature rows, or other contents")
+            found.append(
+                f"rows_equal_user_features, {ds}: {ours.rows if ours else 0} staged rows, {theirs.rows if theirs else 0} feature rows, or other contents"
+            )
     return found
 
 

@@ -142,7 +142,9 @@ def _require_passed(source: str, ds: date, gate: str | None) -> None:
     if gate is None:
         raise BadInput(f"source {source}, {ds}: not validated, expected a passed delivery; run `u2qt validate --ds {ds}` first")
     if gate != "passed":
-        raise GateRefused(f"source {source}, {ds}: its delivery is {gate}, expected passed; see `u2qt status --ds {ds}`, mend the delivery and run `u2qt validate --ds {ds}`")
+        raise GateRefused(
+            f"source {source}, {ds}: its delivery is {gate}, expected passed; see `u2qt status --ds {ds}`, mend the delivery and run `u2qt validate --ds {ds}`"
+        )
 
 
 def _events(context: Context, days: Days, known: Column, record: StageRecord) -> DataFrame:

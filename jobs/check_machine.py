@@ -56,7 +56,9 @@ def memory() -> Check:
 def disk() -> Check:
     folder = tempfile.gettempdir()
     gib = shutil.disk_usage(folder).free / 2**30
-    return Check(name="disk", ok=gib >= MIN_DISK_GIB, found=f"{gib:.0f} GiB free in {folder}", remedy=f"free {MIN_DISK_GIB} GiB, or set TMPDIR: Spark spills there")
+    return Check(
+        name="disk", ok=gib >= MIN_DISK_GIB, found=f"{gib:.0f} GiB free in {folder}", remedy=f"free {MIN_DISK_GIB} GiB, or set TMPDIR: Spark spills there"
+    )
 
 
 def packages() -> list[Check]:
@@ -81,7 +83,6 @@ def delta_jars() -> Check:
 
 def gpu() -> Check:
     import pyarrow  # noqa: F401 - before torch: the safe order of the two
-
     import torch
 
     if not torch.cuda.is_available():

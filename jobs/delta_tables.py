@@ -108,9 +108,7 @@ class Lakehouse:
             reader = reader.option("versionAsOf", version)
         return reader.load(self.require(table))
 
-    def replace(
-        self, table: str, rows: DataFrame, where: Where, metadata: Mapping[str, object], rows_per_file: int = 0
-    ) -> int:
+    def replace(self, table: str, rows: DataFrame, where: Where, metadata: Mapping[str, object], rows_per_file: int = 0) -> int:
         """Atomically replaces the partitions of `where` by `rows`; rows outside it make the whole write fail."""
         options = {"replaceWhere": where.sql(), "maxRecordsPerFile": str(rows_per_file)}  # 0 is no limit
         return self._write(table, rows, options, "overwrite", metadata)
@@ -139,7 +137,9 @@ class Lakehouse:
     def _active_file(self, table: str, row: dict[str, object]) -> ActiveFile:
         if row["deletionVector"] is not None or row["rows"] is None:
             fault = "a deletion vector" if row["deletionVector"] is not None else "no row count"
-            raise BadInput(f"table {table}, file {row['path']}: found {fault}, expected plain files with statistics; rewrite it with OPTIMIZE or REORG TABLE ... APPLY (PURGE)")
+            raise BadInput(
+                f"table {table}, file {row['path']}: found {fault}, expected plain files with statistics; run OPTIMIZE or REORG TABLE ... APPLY (PURGE)"
+            )
         path = str(row["path"])  # percent-encoded by Delta, relative to the table unless it has a scheme
         url = path if urlsplit(path).scheme else f"{self._url(table)}/{path}"
         return ActiveFile(url=url, rows=int(str(row["rows"])), partition=dict(row["partitionValues"]))  # type: ignore[call-overload]
@@ -187,5 +187,3 @@ def _in_partitions(files: DataFrame, where: Where) -> DataFrame:
 def on_days(rows: DataFrame, days: Days, column: str = "ds") -> DataFrame:
     """The rows of `days`; on a partition column only those partitions are read."""
     return rows.where((F.col(column) >= F.lit(days.first)) & (F.col(column) <= F.lit(days.last)))
-
-

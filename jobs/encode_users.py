@@ -5,7 +5,7 @@ Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): a re
 Rows counted by Delta = rows read by Petastorm = rows written, or the run stops. Driver memory grows with row groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -80,14 +80,14 @@ def planned_units(context: Context, files: list[ActiveFile]) -> list[list[tuple[
     return [[tuple(groups[i]) for i in bin_] for bin_ in balanced([g.rows for g in groups], max(UNITS_PER_SLOT * slots, len(files) // 4))]
 
 
-def row_groups(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+def row_groups(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """Rows (ds, url) to one row (ds, url, shard, shards, rows) per row group, from the footers."""
     from u2qt_model.stream import units_of
 
     for frame in frames:
-        for file in frame.itertuples(index=False):
-            units = units_of(file.url)
-            ds = pd.Timestamp(file.ds).date()
+        for file in frame.to_dict("records"):
+            units = units_of(file["url"])
+            ds = pd.Timestamp(file["ds"]).date()
             yield pd.DataFrame([(ds, u.url, u.shard, u.shards, u.rows) for u in units], columns=["ds", "url", "shard", "shards", "rows"])
 
 

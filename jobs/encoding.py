@@ -3,7 +3,7 @@
 Knows nothing of tables or stages. A worker process loads a tokenizer once and keeps it by fingerprint.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import u2qt_model
 from u2qt_model import FeatureBatch, Tokenizer
 from u2qt_model.errors import ModelError
 
-Frames = Iterator[pd.DataFrame]
+Frames = Iterable[pd.DataFrame]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,18 +40,18 @@ def _loaded(folder: str, fingerprint: str) -> Tokenizer:
     return tokenizer
 
 
-def encode_units(frozen: FrozenTokenizer) -> Callable[[Frames], Frames]:
+def encode_units(frozen: FrozenTokenizer) -> Callable[[Frames], Iterator[pd.DataFrame]]:
     """For `mapInPandas` over rows (url, shard, shards, rows, ds): one row of codes per feature row of each unit."""
 
-    def encode(frames: Frames) -> Frames:
+    def encode(frames: Frames) -> Iterator[pd.DataFrame]:
         from u2qt_model.stream import StreamUnit, read_units  # Petastorm: only where it is used
 
         tokenizer = frozen.load()
         for frame in frames:
-            for unit in frame.itertuples(index=False):
-                planned = StreamUnit(url=unit.url, shard=unit.shard, shards=unit.shards, rows=unit.rows)
+            for unit in frame.to_dict("records"):
+                planned = StreamUnit(url=unit["url"], shard=unit["shard"], shards=unit["shards"], rows=unit["rows"])
                 for batch in read_units([planned], tokenizer.layout):
-                    yield _keyed_codes(batch, tokenizer).assign(ds=unit.ds)
+                    yield _keyed_codes(batch, tokenizer).assign(ds=unit["ds"])
 
     return encode
 
@@ -88,7 +88,7 @@ def tokens_udf(frozen: FrozenTokenizer) -> Callable[..., Column]:
     """
     fields = ", ".join(f"{source}_codes array<smallint>" for source in frozen.sources)
 
-    @F.pandas_udf(fields)  # type: ignore[call-overload, untyped-decorator]
+    @F.pandas_udf(fields)  # type: ignore[attr-defined, call-overload, untyped-decorator]
     def tokens(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         tokenizer = frozen.load()
         for frame in frames:
@@ -96,5 +96,3 @@ def tokens_udf(frozen: FrozenTokenizer) -> Callable[..., Column]:
             yield code_columns(FeatureBatch.from_columns(columns, tokenizer.layout), tokenizer)
 
     return tokens  # type: ignore[no-any-return]
-
-

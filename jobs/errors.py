@@ -1,9 +1,9 @@
 """Errors of the jobs, by exit code. Anything else that reaches the command line is a bug (exit code 1).
 
-    U2qtError
-    ├── GateRefused      10  data that did not pass a gate; nothing was published
-    ├── BadInput         20  a file, argument, declaration or checkpoint that can't be used
-    └── Infrastructure   30  Java, disk, memory, permissions: right input, wrong machine
+U2qtError
+├── GateRefused      10  data that did not pass a gate; nothing was published
+├── BadInput         20  a file, argument, declaration or checkpoint that can't be used
+└── Infrastructure   30  Java, disk, memory, permissions: right input, wrong machine
 """
 
 

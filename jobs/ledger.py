@@ -23,6 +23,7 @@ from jobs.context import Context
 from jobs.errors import U2qtError
 from schemas.errors import SchemaError
 from schemas.keys import Days
+from u2qt_model.errors import ModelError
 
 COUNTS = MapType(StringType(), LongType())
 RUNS_SCHEMA = StructType(
@@ -64,7 +65,7 @@ def record_stage(context: Context, stage: str, days: Days | None) -> Iterator[St
     try:
         yield record
     except BaseException as error:
-        expected = isinstance(error, U2qtError | SchemaError)
+        expected = isinstance(error, U2qtError | SchemaError | ModelError)
         record.status = "refused" if expected else "failed"
         record.notes["error"] = str(error) if expected else type(error).__name__
         raise

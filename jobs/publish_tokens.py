@@ -69,7 +69,9 @@ def _passing_audit(context: Context, days: Days, registered: Registered, record:
     for ds in days:
         if ds not in found or not found[ds].success:
             verdict = "failed" if ds in found else "does not exist"
-            raise GateRefused(f"publish {ds}, {registered.version}: its audit {verdict}, expected a passing one; run `u2qt audit --ds {ds}` and read what it says")
+            raise GateRefused(
+                f"publish {ds}, {registered.version}: its audit {verdict}, expected a passing one; run `u2qt audit --ds {ds}` and read what it says"
+            )
     _require_unchanged(context, registered, found)
     return max(last, key=lambda row: row.staged_version)
 

@@ -7,6 +7,7 @@ and names. Everything is parsed and checked before anything runs; what did not r
 """
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -102,7 +103,9 @@ def _expectation(entry: Any, where: str, layout: Mapping[str, Any], values: Mapp
         query = f"SELECT * FROM {{batch}} WHERE {condition}"  # noqa: S608 - from packaged text, checked names and integers
         return Expectation(label=entry["name"], type=ROW_RULE, kwargs={"unexpected_rows_query": query}, condition=condition, per_source=parts)
     if not isinstance(entry, dict) or not {"type", "kwargs"} == set(entry):
-        raise BadInput(f"{where}: found {sorted(entry) if isinstance(entry, dict) else type(entry).__name__}, expected type and kwargs, or name and one of {RULE_FORMS}")
+        raise BadInput(
+            f"{where}: found {sorted(entry) if isinstance(entry, dict) else type(entry).__name__}, expected type and kwargs, or name and one of {RULE_FORMS}"
+        )
     kwargs = {key: _value(value, where, values) for key, value in entry["kwargs"].items()}
     expectation = Expectation(label=entry["type"], type=entry["type"], kwargs=kwargs)
     _domain_object(expectation, where)
@@ -151,10 +154,10 @@ def evaluate(rows: DataFrame, suite: Suite) -> SuiteResult:
     failures = [*missing, *_counted(rows, suite.name, failed)]
     evaluated = sum(verdict is not None and not _raised(verdict) for verdict in verdicts)
     if evaluated != len(suite.expectations) and not failures:
-        failures.append(Failure(expectation="every expectation evaluated", column=None, unexpected=None, cause=f"{evaluated} of {len(suite.expectations)} were"))
-    return SuiteResult(
-        success=not failures, written=len(suite.expectations), evaluated=evaluated, failures=tuple(failures), suite_hash=suite.suite_hash
-    )
+        failures.append(
+            Failure(expectation="every expectation evaluated", column=None, unexpected=None, cause=f"{evaluated} of {len(suite.expectations)} were")
+        )
+    return SuiteResult(success=not failures, written=len(suite.expectations), evaluated=evaluated, failures=tuple(failures), suite_hash=suite.suite_hash)
 
 
 def failing_row_hashes(rows: DataFrame, failure: Failure, limit: int) -> list[int]:
@@ -234,7 +237,9 @@ def _domain_object(expectation: Expectation, where: str, position: int = 0) -> A
     try:
         return ExpectationConfiguration(type=expectation.type, kwargs=dict(expectation.kwargs), meta={"position": position}).to_domain_obj()
     except Exception as error:  # GX raises its own and pydantic's errors here
-        raise BadInput(f"{where}: found {expectation.type} with {sorted(expectation.kwargs)}, expected an expectation of great-expectations ({str(error).splitlines()[0]})") from None
+        raise BadInput(
+            f"{where}: found {expectation.type} with {sorted(expectation.kwargs)}, expected an expectation of great-expectations ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _in_memory() -> Any:
@@ -248,7 +253,7 @@ def _in_memory() -> Any:
 def _great_expectations() -> ModuleType:
     """GX without telemetry and without its log of every batch."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations
+    great_expectations: ModuleType = importlib.import_module("great_expectations")
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     return great_expectations

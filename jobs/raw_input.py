@@ -38,7 +38,7 @@ def resolve(input_root: str, path: str) -> str:
 
 
 def path_exists(spark: SparkSession, path: str) -> bool:
-    hadoop = spark._jvm.org.apache.hadoop.fs.Path(path)
+    hadoop = spark.sparkContext._gateway.jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
     return bool(hadoop.getFileSystem(spark._jsc.hadoopConfiguration()).exists(hadoop))
 
 
@@ -104,7 +104,9 @@ def _read(spark: SparkSession, source: Source, path: str) -> DataFrame:
 
 def _unreadable(source: Source, path: str, error: Exception) -> BadInput:
     cause = read_fault(error) or str(error).splitlines()[0][:300]
-    return BadInput(f"source {source.name}: can't read {path} as {source.input.format} ({cause}); expected whole files of that format; ask the owner to deliver again")
+    return BadInput(
+        f"source {source.name}: can't read {path} as {source.input.format} ({cause}); expected whole files of that format; ask the owner to deliver again"
+    )
 
 
 def _csv(spark: SparkSession, path: str, options: dict[str, str]) -> DataFrame:

@@ -59,7 +59,7 @@ def check_java() -> int:
     if java is None or not Path(java).exists():
         where = f"JAVA_HOME={home} holds no bin/java" if home else "no java on the PATH"
         raise Infrastructure(f"Java: found none ({where}), expected version 17 or 21; {REMEDY}")
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # the Java that Spark starts
     match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
     found = int(match[1]) if match else 0
     if found not in JAVA_VERSIONS:
@@ -109,6 +109,7 @@ def _one_machine(master: str | None) -> dict[str, str]:
             "spark.databricks.delta.snapshotPartitions": str(cores),
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
         }
     return settings
 

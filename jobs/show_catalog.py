@@ -19,7 +19,9 @@ def checked(folder: Path | None) -> Catalog:
 
 def render(catalog: Catalog) -> list[Table]:
     """One overview table, then one table per source."""
-    overview = Table(title=f"catalog {catalog.name} ({catalog.location}): {catalog.time_zone}, delivery lag {catalog.header.delivery_lag}", title_justify="left")
+    overview = Table(
+        title=f"catalog {catalog.name} ({catalog.location}): {catalog.time_zone}, delivery lag {catalog.header.delivery_lag}", title_justify="left"
+    )
     for name in ("source", "kind", "input", "dedup key", "min rows/day", "description"):
         overview.add_column(name)
     for s in catalog.sources:

@@ -9,10 +9,6 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from u2qt_model import FeatureBatch, Tokenizer, TokenizerConfig, save, train
-from u2qt_model.stream import read_files
-from u2qt_model.train import Progress
-
 from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.errors import BadInput
@@ -20,6 +16,9 @@ from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, all_registered, feature_layout
 from schemas import keys
 from schemas.keys import Days
+from u2qt_model import FeatureBatch, Tokenizer, TokenizerConfig, save
+from u2qt_model.stream import read_files
+from u2qt_model.train import Progress, train
 
 
 def run(
@@ -84,7 +83,16 @@ def _register(context: Context, days: Days, version: str, folder: Path, tokenize
     if any(known.version == version for known in all_registered(context)):
         record.notes["skipped"] = "registered before with the same fingerprint"
         return registered
-    row = (version, registered.fingerprint, registered.checkpoint, days.first, days.last, json.dumps(registered.layout), json.dumps(registered.metrics), context.run_id)
+    row = (
+        version,
+        registered.fingerprint,
+        registered.checkpoint,
+        days.first,
+        days.last,
+        json.dumps(registered.layout),
+        json.dumps(registered.metrics),
+        context.run_id,
+    )
     frame = context.spark.createDataFrame([row], context.lake.read("tokenizers").schema).coalesce(1)
     record.written["tokenizers"] = context.lake.append("tokenizers", frame, {"run_id": context.run_id, "stage": record.stage})
     return registered

@@ -1,4 +1,4 @@
-"""Training's progress on a terminal: a line per epoch, updated in place where the terminal allows."""
+"""Training's progress on a terminal: one line that follows the work, and one that stays for each finished phase and epoch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,26 +8,34 @@ from rich.status import Status
 
 from u2qt_model.train import Progress
 
+PHASES = {"first_pass": "reading for the start", "start": "started by k-means", "epoch": "epoch"}
+
 
 @contextmanager
 def on_terminal(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A callback that keeps the last state in a status line and prints each finished epoch."""
+    """A callback that keeps the last state in a status line and prints each finished phase or epoch."""
     with Status("reading the first rows", console=console) as status:
         last: list[Progress] = []
 
         def show(progress: Progress) -> None:
-            if last and last[-1].epoch != progress.epoch:
-                console.print(_line(last[-1]))
+            if last and (last[-1].phase, last[-1].epoch) != (progress.phase, progress.epoch):
+                console.print(line(last[-1]))
             last[:] = [progress]
-            status.update(_line(progress))
+            status.update(line(progress))
 
         yield show
         if last:
-            console.print(_line(last[-1]))
+            console.print(line(last[-1]))
 
 
-def _line(progress: Progress) -> str:
-    return (
-        f"epoch {progress.epoch} step {progress.step}: error {progress.error:.4f}, "
-        f"usage {progress.usage:.2f}, {progress.users_per_second:,.0f} users/s"
-    )
+def line(progress: Progress) -> str:
+    """One state in words; what a phase doesn't know is left out."""
+    name = f"epoch {progress.epoch}" if progress.phase == "epoch" else PHASES[progress.phase]
+    parts = [f"{name}: {progress.users:,} user-days"]
+    if progress.error is not None:
+        parts.append(f"error {progress.error:.4f}")
+    if progress.usage is not None:
+        parts.append(f"usage {progress.usage:.2f}")
+    if progress.users_per_second:
+        parts.append(f"{progress.users_per_second:,.0f}/s")
+    return ", ".join(parts)

@@ -63,10 +63,8 @@ def _raw(name: str) -> Column:
 def _parsed(source: Source, catalog: Catalog) -> list[Column]:
     user = _raw(source.entity_key.raw_name).alias("user_id")
     event = _moment(source.event_time, catalog.time_zone).alias("event_time")
-    if source.available_time is None:
-        available = end_of_day(F.col("delivered_ds"), catalog.time_zone)
-    else:
-        available = _moment(source.available_time, catalog.time_zone)
+    end = end_of_day(F.col("delivered_ds"), catalog.time_zone)
+    available = end if source.available_time is None else _moment(source.available_time, catalog.time_zone)
     return [user, event, available.alias("available_time"), *(_typed(c, catalog.time_zone).alias(c.name) for c in source.columns)]
 
 

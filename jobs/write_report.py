@@ -67,9 +67,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     tokenizer, levels = _tokenizer(context, tokenizer_version)
     features = on_days(tables["user_features"], day)
     of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)
-    staged, published, audits = (
-        on_days(tables[name], day).where(of_tokenizer) for name in ("staged_user_tokens", "user_tokens", "audits")
-    )
+    staged, published, audits = (on_days(tables[name], day).where(of_tokenizer) for name in ("staged_user_tokens", "user_tokens", "audits"))
     users, encoded, visible = features.count(), staged.count(), published.count()
     stages, deliveries = _stages(of_day(tables["runs"], ds)), _deliveries(context, tables["deliveries"], day)
     if not (stages or deliveries or users or encoded or visible):

@@ -14,10 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas import keys
+from schemas.errors import IdentifierError
 
-RESERVED = frozenset(
-    {"user_id", "event_time", "available_time", "ds", "delivered_ds", "delivery_id", "run_id", "reasons", "raw", "row_hash"}
-)
+RESERVED = frozenset({"user_id", "event_time", "available_time", "ds", "delivered_ds", "delivery_id", "run_id", "reasons", "raw", "row_hash"})
 ColumnType = Literal["string", "bigint", "double", "boolean", "timestamp", "date"]
 Role = Literal["categorical", "numeric", "text", "ignore"]
 ROLE_TYPES: dict[str, set[str]] = {
@@ -249,7 +248,7 @@ class Catalog(Declaration):
         found = next((s for s in self.sources if s.name == name), None)
         if found is None:
             known = ", ".join(s.name for s in self.sources)
-            raise keys.IdentifierError(f"source {name!r}: expected one of {known} (catalog {self.name})")
+            raise IdentifierError(f"source {name!r}: expected one of {known} (catalog {self.name})")
         return found
 
     def feature_layout(self) -> dict[str, Any]:

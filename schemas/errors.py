@@ -1,8 +1,8 @@
 """Errors of the contracts.
 
-    SchemaError
-    ├── CatalogError      a catalog folder that can't be used; carries every problem found
-    └── IdentifierError   a name, version or day that must not reach SQL or a path
+SchemaError
+├── CatalogError      a catalog folder that can't be used; carries every problem found
+└── IdentifierError   a name, version or day that must not reach SQL or a path
 """
 
 from dataclasses import dataclass

@@ -100,9 +100,7 @@ class _Reader:
         if source.kind == "profile":
             ids = self.lists(f"{source.name}_ids", source.num_ids, np.int32)
             self._check(self._bad_ids(ids), f"{source.name}_ids", self._id_range)
-            return ProfileSlices(
-                present=present, ids=ids, values=self.floats(f"{source.name}_values", source.num_values)
-            )
+            return ProfileSlices(present=present, ids=ids, values=self.floats(f"{source.name}_values", source.num_values))
         texts = self.byte_strings(f"{source.name}_text")
         if f"{source.name}_event_ids" not in self._columns:
             return EventSlices(present=present, texts=texts)
@@ -123,16 +121,14 @@ class _Reader:
         """(B,) integers; a nullable column arrives as floats or objects and is refused unless every value is whole."""
         column = self._column(name)
         if column.dtype.kind in "iu":
-            return column.astype(dtype, copy=False)
+            return self._narrowed(column, name, dtype)
         kind = f"{column.dtype}; nullable integers lose digits on the way"
         raise BatchError(f"{name}: found {kind}, expected integers without nulls")
 
     def byte_strings(self, name: str) -> Objects:
         column = self._column(name)
         if column.dtype.kind == "S":
-            raise BatchError(
-                f"{name}: found fixed-width bytes, which lose trailing NULs; expected an object array of bytes"
-            )
+            raise BatchError(f"{name}: found fixed-width bytes, which lose trailing NULs; expected an object array of bytes")
         if not set(map(type, column)) <= {bytes}:
             wrong = np.array([type(value) is not bytes for value in column])
             self._check(wrong, name, "UTF-8 bytes (BINARY), never null or str")
@@ -167,10 +163,16 @@ class _Reader:
     def _cast(self, values: NDArray[Any], name: str, dtype: Any) -> NDArray[Any]:
         kinds = "iub" if np.dtype(dtype).kind == "i" else "iuf"
         if values.size and values.dtype.kind not in kinds:
-            raise BatchError(
-                f"{name}: found list elements of type {values.dtype}, expected {np.dtype(dtype).name} without nulls"
-            )
-        return values.astype(dtype, copy=False)
+            raise BatchError(f"{name}: found list elements of type {values.dtype}, expected {np.dtype(dtype).name} without nulls")
+        return self._narrowed(values, name, dtype)
+
+    def _narrowed(self, values: NDArray[Any], name: str, dtype: Any) -> NDArray[Any]:
+        """As `dtype`; BatchError for an integer that doesn't fit, infinity for a float that doesn't."""
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype, copy=False)
+        if np.dtype(dtype).kind == "i" and cast.dtype != values.dtype and (cast != values).any():
+            raise BatchError(f"{name}: found integers beyond {np.dtype(dtype).name}, expected smaller ones")
+        return cast
 
     def _column(self, name: str) -> NDArray[Any]:
         if name not in self._columns:
@@ -195,6 +197,4 @@ class _Reader:
         row = int(np.argmax(wrong))
         label = f"row {row}" if self.row_hash is None else f"row_hash {self.row_hash[row]}"
         shown = "" if found is None else f" found {found[row]},"
-        raise BatchError(
-            f"{name}: {label}:{shown} expected {expected}; {int(wrong.sum())} of {len(wrong)} rows are wrong"
-        )
+        raise BatchError(f"{name}: {label}:{shown} expected {expected}; {int(wrong.sum())} of {len(wrong)} rows are wrong")

@@ -40,9 +40,7 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
         else:
             _write_folder(target, _contents(tokenizer))
     except OSError as error:
-        raise CheckpointError(
-            f"{target}: can't be written ({error.strerror}), expected a new or empty folder"
-        ) from error
+        raise CheckpointError(f"{target}: can't be written ({error.strerror}), expected a new or empty folder") from error
     return target
 
 
@@ -56,15 +54,13 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
     described = _checked_layout(root)
     contents = {name: _checked_file(root / name, described["files"].get(name)) for name in (WEIGHTS, CONFIG, METRICS)}
     try:
-        layout, config, identity = _parse_config(contents[CONFIG])
+        layout, config, identity = _parse_config(_json(root / CONFIG, contents[CONFIG]))
     except ConfigError as error:
         raise CheckpointError(f"{root / CONFIG}: {error}") from error
     _require_layout(root, layout, expect_layout)
     tokenizer = _build(root, layout, config, contents)
     if identity != tokenizer.text_encoder_identity:
-        raise CheckpointError(
-            f"{root / CONFIG}: found text encoder {identity}, expected {tokenizer.text_encoder_identity}"
-        )
+        raise CheckpointError(f"{root / CONFIG}: found text encoder {identity}, expected {tokenizer.text_encoder_identity}")
     if tokenizer.describe() != {key: described[key] for key in described if key not in ("files", "format", "sha256")}:
         raise CheckpointError(f"{root / LAYOUT}: found fingerprint {described.get('fingerprint')} or levels that "
                               f"aren't the weights', expected {tokenizer.fingerprint}")  # fmt: skip
@@ -107,11 +103,12 @@ def _checked_layout(root: Path) -> dict[str, Any]:
     content = _read(path)
     described = _json(path, content)
     rest = {key: value for key, value in described.items() if key != "sha256"}
-    expected = _render({**rest, "sha256": _sha256(_render(rest))})
+    try:
+        expected = _render({**rest, "sha256": _sha256(_render(rest))})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: found NaN or infinity, expected finite numbers; it was changed") from error
     if content != expected:
-        raise CheckpointError(
-            f"{path}: found sha256 {_sha256(content)}, expected {_sha256(expected)} by its own checksum; it was changed"
-        )
+        raise CheckpointError(f"{path}: found sha256 {_sha256(content)}, expected {_sha256(expected)} by its own checksum; it was changed")
     if described.get("format") != FORMAT or not isinstance(described.get("files"), dict):
         raise CheckpointError(f"{path}: found format {described.get('format')}, expected {FORMAT}")
     return described
@@ -120,14 +117,11 @@ def _checked_layout(root: Path) -> dict[str, Any]:
 def _checked_file(path: Path, expected: str | None) -> bytes:
     content = _read(path)
     if _sha256(content) != expected:
-        raise CheckpointError(
-            f"{path}: found sha256 {_sha256(content)}, expected {expected} by {LAYOUT}; it was changed or is foreign"
-        )
+        raise CheckpointError(f"{path}: found sha256 {_sha256(content)}, expected {expected} by {LAYOUT}; it was changed or is foreign")
     return content
 
 
-def _parse_config(content: bytes) -> tuple[FeatureLayout, TokenizerConfig, object]:
-    parsed = json.loads(content)
+def _parse_config(parsed: dict[str, Any]) -> tuple[FeatureLayout, TokenizerConfig, object]:
     layout = FeatureLayout.from_json(json.dumps(parsed.get("layout")))
     return layout, TokenizerConfig.from_json(json.dumps(parsed.get("tokenizer"))), parsed.get("text_encoder")
 
@@ -137,9 +131,7 @@ def _require_layout(root: Path, found: FeatureLayout, expected: FeatureLayout | 
         return
     path = root / CONFIG
     if found.catalog != expected.catalog:
-        raise CheckpointError(
-            f"{path}: catalog: found {found.catalog!r}, expected {expected.catalog!r}; train a tokenizer for it"
-        )
+        raise CheckpointError(f"{path}: catalog: found {found.catalog!r}, expected {expected.catalog!r}; train a tokenizer for it")
     if found.source_names != expected.source_names:
         raise CheckpointError(f"{path}: sources: found {found.source_names}, expected {expected.source_names}")
     for ours, theirs in zip(found.sources, expected.sources, strict=True):
@@ -154,9 +146,7 @@ def _build(root: Path, layout: FeatureLayout, config: TokenizerConfig, contents:
     try:
         tensors = load_tensors(contents[WEIGHTS])
     except SafetensorError as error:
-        raise CheckpointError(
-            f"{root / WEIGHTS}: found no safetensors ({error}), expected the tokenizer's weights"
-        ) from error
+        raise CheckpointError(f"{root / WEIGHTS}: found no safetensors ({error}), expected the tokenizer's weights") from error
     found, expected = _shapes(tensors), _shapes(model.state_dict())
     if found != expected:
         name = min(set(found.items()) ^ set(expected.items()))[0]
@@ -172,18 +162,14 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
 def _require_same(tokenizer: Tokenizer, target: Path) -> None:
     found = load(target).fingerprint
     if found != tokenizer.fingerprint:
-        raise CheckpointError(
-            f"{target}: found fingerprint {found}, expected {tokenizer.fingerprint}; save it under another version"
-        )
+        raise CheckpointError(f"{target}: found fingerprint {found}, expected {tokenizer.fingerprint}; save it under another version")
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: found nothing readable ({error.strerror}), expected a checkpoint's file"
-        ) from error
+        raise CheckpointError(f"{path}: found nothing readable ({error.strerror}), expected a checkpoint's file") from error
 
 
 def _write(path: Path, content: bytes) -> None:

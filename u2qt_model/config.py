@@ -5,6 +5,7 @@ and its fingerprint.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -44,9 +45,7 @@ class SourceLayout:
         require(self.num_ids >= 0, f"{self.name}.num_ids", self.num_ids, "0 or more")
         require(self.num_values >= 0, f"{self.name}.num_values", self.num_values, "0 or more")
         require(self.max_events >= 1, f"{self.name}.max_events", self.max_events, "1 or more")
-        require(
-            self.kind == "events" or self.max_events == 1, f"{self.name}.max_events", self.max_events, "1 for a profile"
-        )
+        require(self.kind == "events" or self.max_events == 1, f"{self.name}.max_events", self.max_events, "1 for a profile")
         has_fields = self.kind == "events" or self.num_ids + self.num_values > 0
         require(has_fields, f"{self.name}.num_ids + num_values", 0, "1 or more for a profile")
 
@@ -118,7 +117,7 @@ class SliceEncoderConfig:
         require(self.code_dim >= 1, "encoder.code_dim", self.code_dim, "1 or more")
         require(self.hidden >= 1, "encoder.hidden", self.hidden, "1 or more")
         require(self.id_buckets >= 1, "encoder.id_buckets", self.id_buckets, "1 or more")
-        require(self.clip > 0, "encoder.clip", self.clip, "more than 0")
+        require(0 < self.clip < math.inf, "encoder.clip", self.clip, "more than 0 and finite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,11 +137,10 @@ class QuantizerConfig:
         require(self.shared_levels >= 0, "quantizer.shared_levels", self.shared_levels, "0 or more")
         require(self.own_levels >= 0, "quantizer.own_levels", self.own_levels, "0 or more")
         require(1 <= self.num_levels <= 64, "quantizer.shared_levels + own_levels", self.num_levels, "1 to 64")
-        require(
-            2 <= self.codebook_size <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size", self.codebook_size, "2 to 32768"
-        )
+        require(2 <= self.codebook_size <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size", self.codebook_size, "2 to 32768")
         require(self.kmeans_iterations >= 1, "quantizer.kmeans_iterations", self.kmeans_iterations, "1 or more")
         require(0 < self.ema_decay < 1, "quantizer.ema_decay", self.ema_decay, "between 0 and 1")
+        require(0 <= self.commitment < math.inf, "quantizer.commitment", self.commitment, "0 or more and finite")
 
     @property
     def num_levels(self) -> int:
@@ -164,7 +162,7 @@ class TrainingConfig:
     threads: int = 2  # torch threads; other numbers give other last bits
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "training.seed", self.seed, "0 or more")
+        require(0 <= self.seed < 2**32, "training.seed", self.seed, "0 to 4294967295")
         require(self.epochs >= 0, "training.epochs", self.epochs, "0 or more")
         require(self.batch_users >= 1, "training.batch_users", self.batch_users, "1 or more")
         require(0 < self.learning_rate < 1, "training.learning_rate", self.learning_rate, "between 0 and 1")

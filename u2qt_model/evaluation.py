@@ -20,15 +20,12 @@ def assign(quantizer: Quantizer, slices: list[Tensor]) -> list[Tensor]:
     """(N, L) int64 codes per source of S tensors (N, D)."""
     levels = quantizer.codebooks.config.num_levels
     empty = torch.zeros(0, levels, dtype=torch.int64)
-    return [
-        torch.cat([empty, *(quantizer.quantize(part, source).codes for part in torch.split(x, CHUNK) if len(part))])
-        for source, x in enumerate(slices)
-    ]
+    return [torch.cat([empty, *(quantizer.quantize(part, source).codes for part in torch.split(x, CHUNK) if len(part))]) for source, x in enumerate(slices)]
 
 
 @torch.no_grad()
 def errors(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], levels: int) -> list[tuple[float, float]]:
-    """Per source the summed squared error after the first `levels` levels, and the deviation it is relative to."""
+    """Per source the summed squared error after the first `levels` levels, and the length it is relative to."""
     pairs = []
     for source, (x, chosen) in enumerate(zip(slices, codes, strict=True)):
         reconstruction = quantizer.reconstruct(chosen[:, :levels], source)
@@ -39,7 +36,7 @@ def errors(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], leve
 def total_error(quantizer: Quantizer, slices: list[Tensor]) -> float:
     """Relative squared error over all sources' slices."""
     pairs = errors(quantizer, slices, assign(quantizer, slices), quantizer.codebooks.config.num_levels)
-    return relative_squared_error(sum(error for error, _ in pairs), sum(deviation for _, deviation in pairs))
+    return relative_squared_error(sum(error for error, _ in pairs), sum(length for _, length in pairs))
 
 
 def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor]) -> list[dict[str, Any]]:
@@ -51,10 +48,7 @@ def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[
         {
             "relative_squared_error": [relative_squared_error(*pairs[source]) for pairs in by_level],
             "unique_sequence_rate": unique_sequence_rate(unseen[source].numpy()),
-            "levels": [
-                level_report(codes[source][:, level].numpy(), config.codebook_size)
-                for level in range(config.num_levels)
-            ],
+            "levels": [level_report(codes[source][:, level].numpy(), config.codebook_size) for level in range(config.num_levels)],
         }
         for source in range(len(training))
     ]

@@ -30,9 +30,7 @@ def from_plain(cls: type[T], value: object, where: str) -> T:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     wrong = sorted(set(value) ^ set(fields))
     if wrong:
-        raise ConfigError(
-            f"{where}.{wrong[0]}: {'unknown' if wrong[0] in value else 'missing'}, expected {sorted(fields)}"
-        )
+        raise ConfigError(f"{where}.{wrong[0]}: {'unknown' if wrong[0] in value else 'missing'}, expected {sorted(fields)}")
     built = {name: _typed(field.type, value[name], f"{where}.{name}") for name, field in fields.items()}
     return cls(**built)
 

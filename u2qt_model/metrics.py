@@ -41,16 +41,17 @@ def unique_sequence_rate(codes: Array) -> float:
 
 
 def squared_errors(x: Array, reconstruction: Array) -> tuple[float, float]:
-    """Squared error of (N, D) and the squared deviation from the mean that it is relative to, both summed."""
+    """Squared error of (N, D) and the squared length that it is relative to, both summed.
+
+    The origin of projected slices is their training mean. The mean of `x` itself would make one slice look exact.
+    """
     wide = x.astype(np.float64)
-    return float(np.square(wide - reconstruction).sum()), float(np.square(wide - wide.mean(axis=0)).sum()) if len(
-        x
-    ) else 0.0
+    return float(np.square(wide - reconstruction).sum()), float(np.square(wide).sum())
 
 
-def relative_squared_error(error: float, deviation: float) -> float:
-    """error / deviation: 0 is exact, 1 is no better than the mean; 0 where nothing deviates."""
-    return error / deviation if deviation > 0 else 0.0
+def relative_squared_error(error: float, length: float) -> float:
+    """error / length: 0 is exact, 1 is no better than the training mean; 0 where all slices are that mean."""
+    return error / length if length > 0 else 0.0
 
 
 def level_report(codes: Array, size: int) -> dict[str, Any]:

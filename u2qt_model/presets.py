@@ -11,18 +11,18 @@ from u2qt_model.config import (
 
 
 def tiny(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:
-    """Tests: 256 hash buckets -> 32 dimensions, 4 levels of 32 codes, 2 epochs."""
+    """Tests: 256 hash buckets -> 32 dimensions, 4 levels of 32 codes, 2 epochs, 1 thread: more wait for busy cores."""
     return TokenizerConfig(
         text=TextEncoderConfig(width=256),
         encoder=SliceEncoderConfig(code_dim=32, hidden=64, id_buckets=64),
         quantizer=_levels(quantizer, codebook_size=32),
-        training=TrainingConfig(seed=seed, epochs=2, held_out_slices=1024),
+        training=TrainingConfig(seed=seed, epochs=2, held_out_slices=1024, threads=1),
     )
 
 
 def demo(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:
     """Seconds on 2 cores for 15,000 user-days: 1,024 hash buckets -> 64 dimensions, 4 levels of 64 codes, 3 epochs."""
-    return TokenizerConfig(quantizer=_levels(quantizer, codebook_size=64), training=TrainingConfig(seed=seed))
+    return TokenizerConfig(quantizer=_levels(quantizer, codebook_size=64), training=TrainingConfig(seed=seed, threads=1))
 
 
 def base(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:

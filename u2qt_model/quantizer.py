@@ -49,9 +49,7 @@ class CodebookStack(nn.Module):
         """Views: codewords (K, D) and open (K,) of a source at a level (from 0)."""
         if self.is_shared(level):
             return self.shared[level], self.shared_open[level]
-        return self.own[source, level - self.config.shared_levels], self.own_open[
-            source, level - self.config.shared_levels
-        ]
+        return self.own[source, level - self.config.shared_levels], self.own_open[source, level - self.config.shared_levels]
 
     def quantize(self, latent: Tensor, source: int, *, margins: bool = False) -> Quantized:
         """Greedy: each level takes the code nearest to what is left; the lowest code on ties."""
@@ -85,9 +83,7 @@ class CodebookStack(nn.Module):
         residuals, members = list(latents), []
         for level, sources in self.blocks():
             pooled = torch.cat([residuals[source] for source in sources])
-            codewords, is_open, counts = kmeans(
-                pooled, self.config.codebook_size, self.config.kmeans_iterations, generator
-            )
+            codewords, is_open, counts = kmeans(pooled, self.config.codebook_size, self.config.kmeans_iterations, generator)
             table, table_open = self.table(sources[0], level)
             table.copy_(codewords)
             table_open.copy_(is_open)

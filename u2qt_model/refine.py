@@ -56,10 +56,7 @@ class Refiner:
 
     def _error(self, present: dict[int, Tensor], found: dict[int, Quantized]) -> tuple[float, float]:
         """As the step's codes give it, before the step changed the weights for the next one."""
-        errors = [
-            (self._quantizer.from_latent(found[source].quantized, source) - x).square().sum()
-            for source, x in present.items()
-        ]
+        errors = [(self._quantizer.from_latent(found[source].quantized, source) - x).square().sum() for source, x in present.items()]
         return float(torch.stack(errors).sum()), float(sum(x.square().sum() for x in present.values()))
 
     def usage(self) -> float:

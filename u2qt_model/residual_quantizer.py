@@ -19,9 +19,7 @@ class ResidualQuantizer(Quantizer):
 
     trainable = True
 
-    def __init__(
-        self, num_sources: int, code_dim: int, hidden: int, config: QuantizerConfig, generator: torch.Generator
-    ) -> None:
+    def __init__(self, num_sources: int, code_dim: int, hidden: int, config: QuantizerConfig, generator: torch.Generator) -> None:
         super().__init__(num_sources, code_dim, config)
         self._commitment = config.commitment
         self.encoders = nn.ModuleList(NearIdentity(code_dim, hidden, generator) for _ in range(num_sources))

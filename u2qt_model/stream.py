@@ -24,6 +24,8 @@ from u2qt_model.errors import StreamError
 KEYS = ("user_id", "row_hash", "available_at")  # columns that travel beside the features
 # What Petastorm lets through for a damaged page, a ragged list and (AttributeError) a null list.
 UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError)
+# What it lets through for a file that is none, a table with none of the columns, and (IndexError) a folder.
+UNOPENABLE = (OSError, pyarrow.ArrowInvalid, RuntimeError, IndexError)
 LEGACY = r"(.*use_legacy_dataset|.*ParquetDataset|.*metadata_nthreads|.*ParquetDatasetPiece|pyarrow\.localfs)"
 
 
@@ -37,9 +39,7 @@ class StreamUnit:
     rows: int | None = None  # expected; another number is a StreamError
 
 
-def read_units(
-    units: Iterable[StreamUnit], layout: FeatureLayout, *, events: bool = False, keys: tuple[str, ...] = KEYS
-) -> Iterator[FeatureBatch]:
+def read_units(units: Iterable[StreamUnit], layout: FeatureLayout, *, events: bool = False, keys: tuple[str, ...] = KEYS) -> Iterator[FeatureBatch]:
     """One batch per row group, in the order of units and row groups; `events` adds the event arrays.
 
     Raises StreamError for a URL or file that can't be read and for a unit with another number of rows than it promised.
@@ -54,9 +54,7 @@ def read_units(
             raise StreamError(f"{_named(unit)}: found {rows} rows, expected {unit.rows}")
 
 
-def read_files(
-    urls: Iterable[str], layout: FeatureLayout, *, events: bool = False, keys: tuple[str, ...] = KEYS
-) -> Iterator[FeatureBatch]:
+def read_files(urls: Iterable[str], layout: FeatureLayout, *, events: bool = False, keys: tuple[str, ...] = KEYS) -> Iterator[FeatureBatch]:
     """All rows of all files, in their order; row counts are checked against each file's footer."""
     whole = (StreamUnit(url=url, rows=sum(row_group_rows(url))) for url in urls)
     return read_units(whole, layout, events=events, keys=keys)
@@ -85,9 +83,7 @@ def petastorm_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition(":")
     if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme):
-        raise StreamError(
-            f"{url}: found no scheme, expected a URL such as file:///lakehouse/user_features/part-0.parquet"
-        )
+        raise StreamError(f"{url}: found no scheme, expected a URL such as file:///lakehouse/user_features/part-0.parquet")
     if scheme == "file" and not re.match(r"(//)?/(?!/)", rest):
         raise StreamError(f"{url}: found another host or a relative path, expected file:///...")
     path = unquote(re.sub(r"^//", "", rest) if scheme == "file" else rest)
@@ -116,8 +112,8 @@ def _batches(unit: StreamUnit, columns: list[str]) -> Iterator[dict[str, NDArray
             )
     except NoDataAvailableError as error:
         raise StreamError(f"{_named(unit)}: found fewer row groups than shards ({error})") from error
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise StreamError(f"{_named(unit)}: can't be opened ({error}), expected a readable parquet file") from error
+    except UNOPENABLE as error:
+        raise StreamError(f"{_named(unit)}: can't be opened ({error}), expected a readable parquet file with {columns[0]}") from error
     with reader:
         yield from _drain(reader, unit, columns)
 
@@ -130,9 +126,7 @@ def _drain(reader: Any, unit: StreamUnit, columns: list[str]) -> Iterator[dict[s
         except StopIteration:
             return
         except UNREADABLE as error:
-            raise StreamError(
-                f"{_named(unit)}: can't be read ({error}), expected equally long lists without nulls"
-            ) from error
+            raise StreamError(f"{_named(unit)}: can't be read ({error}), expected equally long lists without nulls") from error
         missing = [column for column in columns if column not in group._fields]
         if missing:
             raise StreamError(f"{_named(unit)}: {missing[0]}: column missing, found {sorted(group._fields)}")
@@ -145,8 +139,11 @@ def _named(unit: StreamUnit) -> str:
 
 @contextmanager
 def _legacy_warnings_silenced() -> Iterator[None]:
-    """Drops what Petastorm 0.12.1 says of the legacy dataset and of files it leaves to refcounting; others pass."""
+    """Drops what Petastorm 0.12.1 says of the legacy dataset, of files it leaves to refcounting and of a file without
+    row groups (rows are counted here); others pass.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=LEGACY, category=FutureWarning)
         warnings.filterwarnings("ignore", message="unclosed file", category=ResourceWarning)
+        warnings.filterwarnings("ignore", message="No matching data is available", category=UserWarning)
         yield

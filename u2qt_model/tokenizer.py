@@ -66,9 +66,7 @@ class Tokenizer:
     @property
     def untrained_sources(self) -> tuple[str, ...]:
         """Sources without a slice in training. They have no codes: `encode` gives -1 even where they are present."""
-        return tuple(
-            name for name, seen in zip(self.layout.source_names, self._model.seen.tolist(), strict=True) if not seen
-        )
+        return tuple(name for name, seen in zip(self.layout.source_names, self._model.seen.tolist(), strict=True) if not seen)
 
     def columns(self) -> tuple[str, ...]:
         """The `user_features` columns that `encode` reads."""
@@ -137,9 +135,7 @@ class Tokenizer:
     def _work(self, batch: FeatureBatch) -> list[tuple[int, NDArray[np.int64]]]:
         """(source, rows) of every block of present slices of trained sources."""
         trained = [source for source, seen in enumerate(self._model.seen.tolist()) if seen]
-        return [
-            (source, block) for source in trained for block in self._blocks(self._embedder.present_rows(batch, source))
-        ]
+        return [(source, block) for source in trained for block in self._blocks(self._embedder.present_rows(batch, source))]
 
     def _blocks(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         size = self.config.encoding.block_rows

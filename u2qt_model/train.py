@@ -8,6 +8,7 @@ B users, S sources, D code dimension.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def train(
     """A trained tokenizer with its metrics.
 
     A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for a stream
-    without any slice, or without user ids while `held_out_share` > 0.
+    without any slice, or without user ids while `held_out_share` > 0, and for an epoch that diverges.
     """
     with fixed_threads(config.training.threads):
         return _Training(layout, config, open_stream, progress).run()
@@ -86,9 +87,7 @@ class _Training:
         generator = torch.Generator().manual_seed(self._config.training.seed)
         members = self._timed("kmeans", lambda: quantizer.codebooks.start(training, generator))
         by_epoch = [total_error(quantizer, measured)]
-        self._progress(
-            Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0])
-        )
+        self._progress(Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0]))
         if isinstance(quantizer, ResidualQuantizer):
             refiner = Refiner(quantizer, members, self._config)
             self._timed("epochs", lambda: self._epochs(quantizer, refiner, measured, by_epoch))
@@ -103,9 +102,7 @@ class _Training:
             self._share = 0.0
             sample = self._read(widths)
         if not any(source.moments.count for source in sample.sources):
-            raise TrainingError(
-                f"training stream: found {sample.users} user-days and no slice in any source, expected at least one"
-            )
+            raise TrainingError(f"training stream: found {sample.users} user-days and no slice in any source, expected at least one")
         return sample
 
     def _read(self, widths: list[int]) -> FirstPass:
@@ -122,9 +119,7 @@ class _Training:
     def _projected(self, embeddings: list[Any]) -> list[Tensor]:
         return [self._model.project(torch.from_numpy(rows), source) for source, rows in enumerate(embeddings)]
 
-    def _epochs(
-        self, quantizer: ResidualQuantizer, refiner: Refiner, measured: list[Tensor], by_epoch: list[float]
-    ) -> None:
+    def _epochs(self, quantizer: ResidualQuantizer, refiner: Refiner, measured: list[Tensor], by_epoch: list[float]) -> None:
         """Appends each epoch's held-out error to `by_epoch`; leaves the weights of the best."""
         best = copy.deepcopy(quantizer.state_dict())
         for epoch in range(1, self._config.training.epochs + 1):
@@ -133,6 +128,8 @@ class _Training:
             refiner.start_epoch()
             self._epoch(refiner, epoch)
             by_epoch.append(total_error(quantizer, measured))
+            if not math.isfinite(by_epoch[-1]):
+                raise TrainingError(f"epoch {epoch}: found error {by_epoch[-1]}, expected a finite one; lower training.learning_rate or quantizer.commitment")
             if by_epoch[-1] < min(by_epoch[:-1]):
                 best = copy.deepcopy(quantizer.state_dict())
         quantizer.load_state_dict(best)
@@ -164,9 +161,7 @@ class _Training:
     def _projected_one(self, embeddings: Any, source: int) -> Tensor:
         return self._model.project(torch.from_numpy(embeddings), source)
 
-    def _metrics(
-        self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_epoch: list[float]
-    ) -> dict[str, Any]:
+    def _metrics(self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_epoch: list[float]) -> dict[str, Any]:
         names, quantizer = self._layout.source_names, self._model.quantizer
         reports = source_reports(quantizer, training, measured)
         sources = {

@@ -68,16 +68,12 @@ class Vocabulary:
         """CodesError unless integers of shape (B, S, L), each in [0, K) or a whole slice of -1."""
         expected = (len(self.sources), self.num_levels)
         if codes.ndim != 3 or codes.shape[1:] != expected or codes.dtype.kind not in "iu":
-            raise CodesError(
-                f"codes: found {codes.dtype} {codes.shape}, expected integers (B, {expected[0]}, {expected[1]})"
-            )
+            raise CodesError(f"codes: found {codes.dtype} {codes.shape}, expected integers (B, {expected[0]}, {expected[1]})")
         outside = (codes < -1) | (codes >= self.codebook_size)
         if outside.any():
             row, source, level = np.argwhere(outside)[0]
             where = f"row {row}, {self.sources[source]}, level {level + 1}"
-            raise CodesError(
-                f"codes: found {codes[row, source, level]} at {where}, expected -1 or 0 to {self.codebook_size - 1}"
-            )
+            raise CodesError(f"codes: found {codes[row, source, level]} at {where}, expected -1 or 0 to {self.codebook_size - 1}")
         absent = codes == -1
         if (absent.any(axis=2) != absent.all(axis=2)).any():
             raise CodesError("codes: found -1 in some levels of a slice, expected in all of them or in none")
@@ -124,9 +120,7 @@ class Vocabulary:
         token = Token(source=source, level=int(match[2]), code=int(match[3]))
         self._check_token(token.source, token.level, token.code)
         if self.token_name(token.source, token.level, token.code) != name:
-            raise CodesError(
-                f"token name: found {name!r}, expected {self.token_name(token.source, token.level, token.code)}"
-            )
+            raise CodesError(f"token name: found {name!r}, expected {self.token_name(token.source, token.level, token.code)}")
         return token
 
     def names(self) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ from schemas.errors import IdentifierError
 from schemas.keys import Days
 
 FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
-COUNTS = "SELECT '{source}' source, DATE'{ds}' delivered_ds, 'd' delivery_id, 5L rows_in, {clean}L clean, 1L quarantined, 1L duplicates, 'passed' gate, 'r' run_id"
+COUNTS = (
+    "SELECT '{source}' source, DATE'{ds}' delivered_ds, 'd' delivery_id, 5L rows_in, {clean}L clean, 1L quarantined, 1L duplicates, 'passed' gate, 'r' run_id"
+)
 
 
 def test_init_twice_changes_nothing(ready: Context) -> None:
@@ -69,9 +71,14 @@ def test_a_table_that_is_not_there_names_the_way_out(context: Context) -> None:
 
 def test_the_ledger_records_a_failure_and_lets_it_pass(ready: Context) -> None:
     """An unexpected error is recorded by its type alone: its text could hold content."""
-    with pytest.raises(ZeroDivisionError), record_stage(ready, "encode_users", Days(FIRST, FIRST)) as record:
-        record.rows["read"] = 3
-        raise ZeroDivisionError("secret")
+
+    def failing() -> None:
+        with record_stage(ready, "encode_users", Days(FIRST, FIRST)) as record:
+            record.rows["read"] = 3
+            raise ZeroDivisionError("secret")
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
     row = ready.lake.read("runs").first()
     assert row is not None
     assert (row.status, row.rows, row.detail) == ("failed", {"read": 3}, '{"error": "ZeroDivisionError"}')

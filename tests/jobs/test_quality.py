@@ -20,7 +20,10 @@ FEATURES: dict[str, Any] = {
         {"name": "p", "kind": "profile", "num_ids": 1, "num_values": 2, "max_events": 1},
     ]
 }
-TOKEN = "SELECT 'u{n}' user_id, DATE'2026-01-01' ds, 'v1' tokenizer_version, timestamp'2026-01-02' available_at, {n}L row_hash, array(3s, 7s) a_codes, CAST(NULL AS array<smallint>) p_codes"
+TOKEN = (
+    "SELECT 'u{n}' user_id, DATE'2026-01-01' ds, 'v1' tokenizer_version, timestamp'2026-01-02' available_at, {n}L row_hash, "
+    "array(3s, 7s) a_codes, CAST(NULL AS array<smallint>) p_codes"
+)
 FEATURE = (
     "SELECT CAST('u{n}' AS BINARY) user_id, DATE'2026-01-01' ds, timestamp'2026-01-02' available_at, {n}L row_hash, CAST('t' AS BINARY) a_text, 1 a_count, "
     "array(5, 0) a_event_ids, array(1f, 0f) a_event_values, array(1, 0) a_mask, 1 p_count, array(1) p_ids, array(1f, 2f) p_values"
@@ -132,7 +135,7 @@ def test_an_expectation_that_gx_drops_fails_closed(spark: SparkSession, monkeypa
 )
 def test_a_malformed_suite_is_refused_before_anything_runs(expectations: list[object], expected: str) -> None:
     """The message has the file and the place."""
-    with pytest.raises(BadInput, match="s.json") as caught:
+    with pytest.raises(BadInput, match=r"s\.json") as caught:
         quality.load_suite(json.dumps({"name": "s", "expectations": expectations}), "s.json")
     assert expected in str(caught.value)
 

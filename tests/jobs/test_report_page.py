@@ -38,9 +38,7 @@ def test_a_share_never_rounds_a_few_to_none(part: int, whole: int, shown: str) -
     assert report_page.share(part, whole) == shown
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (3600, "60 min 00 s")]
-)
+@pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (3600, "60 min 00 s")])
 def test_seconds_are_readable(seconds: float, shown: str) -> None:
     """From a minute on, minutes."""
     assert report_page.duration(seconds) == shown
@@ -86,9 +84,7 @@ def test_of_a_failure_only_known_fields_are_shown() -> None:
         "unexpected_count": 2,
         "partial_unexpected_list": ["canary"],
     }
-    audit = replace(
-        FAILED, failures=json.dumps([{**found, "sample_row_hashes": [-1]}, "rows_equal_user_features: 4 and 5"])
-    )
+    audit = replace(FAILED, failures=json.dumps([{**found, "sample_row_hashes": [-1]}, "rows_equal_user_features: 4 and 5"]))
     first, second = report_page.failures(audit)
     assert first == ("codes_in_range", [("column", "bill_codes"), ("unexpected count", "2")], ["f" * 16])
     assert second == ("rows_equal_user_features: 4 and 5", [], [])

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from jobs import report_pictures as pictures
 from jobs.report_pictures import TALL, THINNEST, Flow, Step
 
-MULTIPLICITIES = st.dictionaries(st.integers(1, 1000), st.integers(1, 20), min_size=1, max_size=8).map(
-    lambda counts: tuple(counts.items())
-)
+MULTIPLICITIES = st.dictionaries(st.integers(1, 1000), st.integers(1, 20), min_size=1, max_size=8).map(lambda counts: tuple(counts.items()))
 
 
 def flow(*, rows_in: int = 100, clean: int = 90, quarantined: int = 9, duplicates: int = 1, users: int = 5) -> Flow:
@@ -58,9 +56,7 @@ def test_flow_bars_are_proportional_and_never_vanish() -> None:
     """Nine in a hundred rows take nine hundredths; one in a million still has a visible ribbon."""
     kinds = {box.kind: box.height for box in pictures.flow_shapes(flow()).boxes}
     assert kinds["quarantined"] == pytest.approx(0.09 * TALL)
-    kinds = {
-        box.kind: box.height for box in pictures.flow_shapes(flow(rows_in=10**6, clean=10**6 - 1, duplicates=1)).boxes
-    }
+    kinds = {box.kind: box.height for box in pictures.flow_shapes(flow(rows_in=10**6, clean=10**6 - 1, duplicates=1)).boxes}
     assert kinds["duplicates"] == THINNEST
 
 

@@ -61,9 +61,7 @@ def test_the_first_stage_in_the_way_decides(stages: tuple[StageStatus, ...], sen
 
 def test_a_blocked_source_is_to_be_looked_at_first() -> None:
     """Running the gate again without a look would only say the same."""
-    step = next_step(
-        DS, after(0, stage("validate_sources", "refused", error=REFUSAL)), blocked=("bill",), promoted="v1"
-    )
+    step = next_step(DS, after(0, stage("validate_sources", "refused", error=REFUSAL)), blocked=("bill",), promoted="v1")
     assert step.commands == (
         "u2qt quarantine show --source bill --delivered-ds 2026-01-14",
         "u2qt validate --ds 2026-01-14",
@@ -71,9 +69,7 @@ def test_a_blocked_source_is_to_be_looked_at_first() -> None:
     assert step.why == REFUSAL
 
 
-@pytest.mark.parametrize(
-    ("registered", "first"), [((), "u2qt train --from"), (("v1", "v2"), "u2qt tokenizer promote v2")]
-)
+@pytest.mark.parametrize(("registered", "first"), [((), "u2qt train --from"), (("v1", "v2"), "u2qt tokenizer promote v2")])
 def test_encoding_waits_for_a_promoted_tokenizer(registered: tuple[str, ...], first: str) -> None:
     """Trained but not promoted, or not even trained."""
     step = next_step(DS, after(2), registered=registered)
@@ -106,9 +102,7 @@ def test_a_stage_done_before_its_input_is_old_and_so_are_those_behind_it() -> No
 
 def test_a_replayed_quarantine_makes_features_old() -> None:
     """Released rows are in no feature row yet."""
-    stages = {name: stage(name) for name in DAILY_STAGES} | {
-        "replay_quarantine": stage("replay_quarantine", started="2")
-    }
+    stages = {name: stage(name) for name in DAILY_STAGES} | {"replay_quarantine": stage("replay_quarantine", started="2")}
     assert [s.status for s in marked_old(stages)][:2] == ["done", "older than its input"]
 
 

@@ -49,10 +49,7 @@ def slice_of(source: Source, events: int) -> tuple[object, ...]:
 
 
 def tokens(catalog: Catalog, version: str, codes: dict[str, dict[str, list[int]]]) -> list[tuple[object, ...]]:
-    return [
-        (user, DS, version, NOON, USERS[user][0], "r", *(codes[user].get(s.name) for s in catalog.sources))
-        for user in codes
-    ]
+    return [(user, DS, version, NOON, USERS[user][0], "r", *(codes[user].get(s.name) for s in catalog.sources)) for user in codes]
 
 
 def fill(context: Context) -> None:
@@ -125,9 +122,7 @@ def fill(context: Context) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(
-    spark: SparkSession, default_catalog: Catalog, empty_lake: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Context:
+def filled(spark: SparkSession, default_catalog: Catalog, empty_lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     root = tmp_path_factory.mktemp("report") / "lake"
     shutil.copytree(empty_lake, root)
     lake = Lakehouse(spark, str(root))
@@ -184,9 +179,7 @@ def test_the_page_is_whole_html_that_loads_nothing(page: str) -> None:
 
 
 @pytest.mark.parametrize(("ds", "version"), [(DS, None), (DS, "v2"), (BLOCKED, None)])
-def test_no_user_id_and_no_content_reach_the_page(
-    filled: Context, tmp_path: Path, ds: date, version: str | None
-) -> None:
+def test_no_user_id_and_no_content_reach_the_page(filled: Context, tmp_path: Path, ds: date, version: str | None) -> None:
     """Not from texts, ids, quarantined rows or failures; a ledger's error is shown, as text and never as markup."""
     text = write_report.run(filled, ds, tmp_path / "day.html", version).read_text(encoding="utf-8")
     assert "<script" not in text

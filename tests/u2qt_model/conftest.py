@@ -1,9 +1,12 @@
 """Small generated feature rows and tokenizers trained on them once per run."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from u2qt_model import FeatureBatch, FeatureLayout, SourceLayout, Tokenizer
@@ -81,3 +84,23 @@ def tokenizer(layout: FeatureLayout, open_stream: Callable[[], Iterator[FeatureB
 def baseline(layout: FeatureLayout, open_stream: Callable[[], Iterator[FeatureBatch]]) -> Tokenizer:
     """A trained rq_kmeans tokenizer."""
     return train(layout, tiny(quantizer="rq_kmeans"), open_stream)
+
+
+@pytest.fixture(scope="session")
+def write_parquet() -> Callable[..., str]:
+    """`write_parquet(path, columns, row_group_size)`: the file as Spark types it; returns its URL."""
+
+    def write(path: Path, columns: Columns, row_group_size: int = 4) -> str:
+        arrays = {name: _as_spark_types(name, column) for name, column in columns.items()}
+        pq.write_table(pa.table(arrays), path, row_group_size=row_group_size, compression="snappy")
+        return path.as_uri()
+
+    return write
+
+
+def _as_spark_types(name: str, column: np.ndarray[Any, Any]) -> pa.Array:
+    if column.ndim == 2:
+        return pa.array(list(column), pa.list_(pa.from_numpy_dtype(column.dtype)))
+    if name == "available_at":
+        return pa.array(column, pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
+    return pa.array(column, pa.binary() if column.dtype == object else pa.from_numpy_dtype(column.dtype))

@@ -74,9 +74,7 @@ def _spoil(columns: Columns, name: str, row: int, value: object) -> None:
         ("available_at", np.datetime64("NaT"), "never null"),
     ],
 )
-def test_bad_value_is_refused_by_row_hash(
-    make_columns: Callable[..., Columns], layout: FeatureLayout, name: str, value: object, word: str
-) -> None:
+def test_bad_value_is_refused_by_row_hash(make_columns: Callable[..., Columns], layout: FeatureLayout, name: str, value: object, word: str) -> None:
     """Column and row hash are named, never content."""
     columns = make_columns(6)
     columns["row_hash"][3] = 424242
@@ -101,9 +99,7 @@ def test_bad_value_is_refused_by_row_hash(
         ("bill_count", np.array([1]), "found 1 rows, expected 2"),
     ],
 )
-def test_bad_column_is_refused(
-    make_columns: Callable[..., Columns], layout: FeatureLayout, name: str, column: np.ndarray[Any, Any], word: str
-) -> None:
+def test_bad_column_is_refused(make_columns: Callable[..., Columns], layout: FeatureLayout, name: str, column: np.ndarray[Any, Any], word: str) -> None:
     """The message names the column, what was found and what was expected."""
     with pytest.raises(BatchError, match=rf"{name}: .*{word}"):
         FeatureBatch.from_columns(make_columns(2) | {name: column}, layout)

@@ -1,0 +1,107 @@
+"""Commands of the daily run: its stages one by one or together, and what became of a day."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli_options import Ds, From, To, Version, console, days_of, print_run, say, staged, with_spark
+from schemas import keys
+
+app = typer.Typer()
+Cutoff = Annotated[str | None, typer.Option("--cutoff", help="Moment, ISO 8601 with offset, up to which rows may know.")]
+
+
+@app.command()
+@with_spark
+def init(context: Any) -> None:
+    """Creates the lakehouse's tables."""
+    from jobs import init_lakehouse
+
+    made = init_lakehouse.run(context)
+    say(f"{context.lake.root}: {made['created']} tables created, {made['existing']} were there (catalog {context.catalog.name})")
+
+
+@app.command()
+@with_spark
+def validate(context: Any, ds: Ds = None, first: From = None, last: To = None) -> None:
+    """Raw deliveries -> clean rows, quarantine, counted duplicates."""
+    from jobs import validate_sources
+
+    staged(context, validate_sources.run, days_of(ds, first, last))
+
+
+@app.command()
+@with_spark
+def build(context: Any, ds: Ds = None, first: From = None, last: To = None, cutoff: Cutoff = None) -> None:
+    """Clean rows -> one feature row per active user and day."""
+    from jobs import build_user_features
+
+    staged(context, build_user_features.run, days_of(ds, first, last), keys.moment(cutoff) if cutoff else None)
+
+
+@app.command()
+@with_spark
+def encode(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+    """Feature rows -> staged codes."""
+    from jobs import encode_users
+
+    staged(context, encode_users.run, days_of(ds, first, last), tokenizer_version)
+
+
+@app.command()
+@with_spark
+def audit(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+    """Evaluates the gate on the staged codes."""
+    from jobs import audit_tokens
+
+    staged(context, audit_tokens.run, days_of(ds, first, last), tokenizer_version)
+
+
+@app.command()
+@with_spark
+def publish(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+    """Audited codes -> user_tokens, in one commit."""
+    from jobs import publish_tokens
+
+    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version)
+
+
+@app.command("run-day")
+@with_spark
+def run_day(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+    """All stages of a day (or of a chunk of days, in one job a stage) in one session."""
+    from jobs import audit_tokens, build_user_features, encode_users, publish_tokens, validate_sources
+
+    days = days_of(ds, first, last)
+    try:
+        validate_sources.run(context, days)
+        build_user_features.run(context, days)
+        for stage in (encode_users, audit_tokens, publish_tokens):
+            stage.run(context, days, tokenizer_version)
+    finally:
+        print_run(context)
+
+
+@app.command()
+@with_spark
+def status(context: Any, ds: Annotated[str, typer.Option("--ds", help="Day, YYYY-MM-DD.")]) -> None:
+    """Where is that day? Sources, stages, published rows and the next step, in one screen."""
+    from jobs import show_status
+
+    console.print(show_status.render(show_status.run(context, keys.day(ds))))
+
+
+@app.command()
+@with_spark
+def report(
+    context: Any,
+    ds: Annotated[str, typer.Option("--ds", help="Day, YYYY-MM-DD.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write [default: DS.html].")] = None,
+    tokenizer_version: Version = None,
+) -> None:
+    """Writes the day as one self-contained HTML page."""
+    from jobs import write_report
+
+    day = keys.day(ds)
+    say(f"{write_report.run(context, day, out or Path(f'{day}.html'), tokenizer_version)}: open it in a browser")

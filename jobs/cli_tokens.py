@@ -1,0 +1,132 @@
+"""Commands around tokenizers and tokens: training, promotion, SQL, joins with labels."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli_options import Version, console, days_of, print_run, say, with_spark
+from jobs.errors import BadInput
+from schemas import keys
+
+app = typer.Typer()
+tokenizer_app = typer.Typer(no_args_is_help=True, help="Registered tokenizers.")
+app.add_typer(tokenizer_app, name="tokenizer")
+
+
+@app.command()
+@with_spark
+def train(
+    context: Any,
+    first: Annotated[str, typer.Option("--from", help="First day to train on.")],
+    last: Annotated[str, typer.Option("--to", help="Last day to train on; labels up to it would leak.")],
+    tokenizer_version: Annotated[str, typer.Option("--tokenizer-version", help="Name of the new version.")],
+    quantizer: Annotated[str, typer.Option(help="residual or rq_kmeans.")] = "residual",
+    size: Annotated[str, typer.Option(help="tiny, demo or base.")] = "base",
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same fingerprint on one machine.")] = 0,
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder of checkpoints [default: in the lakehouse].")] = None,
+) -> None:
+    """Learns a tokenizer from feature rows and registers it."""
+    from jobs import train_tokenizer
+    from jobs.training_progress import on_terminal
+    from u2qt_model import presets
+
+    sizes = {"tiny": presets.tiny, "demo": presets.demo, "base": presets.base}
+    if size not in sizes:
+        raise BadInput(f"--size {size}: expected one of {', '.join(sizes)}")
+    config = sizes[size](seed=seed, quantizer=quantizer)
+    with on_terminal(console) as progress:
+        made = train_tokenizer.run(context, days_of(None, first, last), tokenizer_version, config, checkpoints=checkpoints, progress=progress)
+    say(f"tokenizer {made.version}: fingerprint {made.fingerprint[:16]}, checkpoint {made.checkpoint}")
+    print_run(context)
+
+
+@tokenizer_app.command("show")
+@with_spark
+def tokenizer_show(context: Any, version: Annotated[str, typer.Argument(help="Registered version.")]) -> None:
+    """Layout, fingerprint and quality of a registered tokenizer; its checkpoint is checked on the way."""
+    from jobs.registered_tokenizers import find_registered, load_registered
+    from jobs.show_tokenizer import render
+
+    registered = find_registered(context, version)
+    load_registered(registered, context.catalog)
+    console.print(render(registered))
+
+
+@tokenizer_app.command("list")
+@with_spark
+def tokenizer_list(context: Any) -> None:
+    """Every registered tokenizer; the promoted one is marked."""
+    from jobs.registered_tokenizers import all_registered, promoted_version
+    from jobs.show_tokenizer import render_list
+
+    console.print(render_list(all_registered(context), promoted_version(context)))
+
+
+@tokenizer_app.command("promote")
+@with_spark
+def tokenizer_promote(
+    context: Any,
+    version: Annotated[str, typer.Argument(help="Registered version.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the promotions table.")] = "",
+) -> None:
+    """Makes a version the one that user_tokens_current shows."""
+    from jobs import promote_tokenizer
+
+    say(str(promote_tokenizer.run(context, version, reason)))
+
+
+@app.command()
+@with_spark
+def sql(
+    context: Any,
+    statement: Annotated[str, typer.Argument(help="One SELECT, WITH, SHOW, DESCRIBE or EXPLAIN statement.")],
+    format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    limit: Annotated[int, typer.Option("--limit", help="Rows that the table format shows.")] = 100,
+) -> None:
+    """Asks the lakehouse a question: its tables, and the views over them."""
+    from jobs import create_views, query_sql
+
+    create_views.run(context)
+    for piece in query_sql.render(query_sql.run(context, statement), format, limit):  # type: ignore[arg-type]
+        sys.stdout.write(piece)
+
+
+@app.command()
+@with_spark
+def ddl(context: Any) -> None:
+    """Prints CREATE TABLE and CREATE VIEW for `spark-sql -f`, for a metastore that somebody else administers."""
+    from jobs import create_views
+
+    sys.stdout.write(create_views.ddl(context.catalog, context.lake.root))
+
+
+@app.command()
+@with_spark
+def join(
+    context: Any,
+    labels: Annotated[str, typer.Option("--labels", help="Table of the lakehouse, .csv file, or Parquet file or folder.")],
+    at: Annotated[str, typer.Option("--at", help="Column with the moment of the label.")],
+    out: Annotated[str, typer.Option("--out", help="New folder for the joined rows (Parquet).")],
+    key: Annotated[list[str] | None, typer.Option("--keys", help="Label columns that name a row; repeatable; holds user_id [default: user_id].")] = None,
+    lag: Annotated[str, typer.Option("--lag", help="Least age of the tokens' day, such as 1d.")] = "1d",
+    sequence_days: Annotated[int | None, typer.Option("--sequence-days", help="The sequence of that many days instead of the latest day.")] = None,
+    allow_trained_after: Annotated[bool, typer.Option("--allow-trained-after", help="Accept a tokenizer trained on the labels' days.")] = False,
+    tokenizer_version: Version = None,
+) -> None:
+    """Every label row once, with the tokens that were known at its time."""
+    from jobs import join_labels
+
+    joined = join_labels.run(
+        context,
+        labels,
+        at=at,
+        out=out,
+        keys=tuple(key or ["user_id"]),
+        lag=keys.duration(lag),
+        sequence_days=sequence_days,
+        tokenizer_version=tokenizer_version,
+        allow_trained_after=allow_trained_after,
+    )
+    say(str(joined))
