@@ -83,3 +83,9 @@ def _write(
     ]
     frame = context.spark.createDataFrame(rows, context.lake.read("audits").schema).coalesce(1)
     record.written["audits"] = context.lake.append("audits", frame, {"run_id": context.run_id, "stage": record.stage})
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("audit")

@@ -208,3 +208,9 @@ def _gate(context: Context, days: Days, written: DataFrame, active: int) -> None
     result = quality.evaluate(written, quality.packaged_suite("user_features.json", context.catalog.feature_layout(), rows=active))
     if result.failures:
         raise GateRefused("\n".join(f"user_features, {days}: {failure}" for failure in result.failures))
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("build")

@@ -114,3 +114,9 @@ def _write(context: Context, days: Days, rows: DataFrame, registered: Registered
             f"staged_user_tokens, {days}: wrote {record.rows['staged_user_tokens']} rows, expected {record.rows['user_features']} "
             f"as in user_features version {record.read['user_features']}"
         )
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("encode")

@@ -36,3 +36,9 @@ def check_tables(context: Context) -> None:
                 f"table {table.name} in {context.lake.root}: has no column {', '.join(absent)}, which catalog "
                 f"{context.catalog.name} declares; use the catalog that the lakehouse was made for, or another --root"
             )
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("init")

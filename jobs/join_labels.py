@@ -184,3 +184,9 @@ def _reconciled(context: Context, frame: DataFrame, out: str, version: str, reco
 
 def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("join")

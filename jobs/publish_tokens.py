@@ -124,3 +124,9 @@ def _reconcile(context: Context, days: Days, where: Where, record: StageRecord) 
     record.rows["staged_user_tokens"], record.rows["user_tokens"] = staged, published
     if published != staged:
         raise RuntimeError(f"user_tokens, {days}: published {published} rows, expected the {staged} audited ones")
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("publish")

@@ -96,3 +96,9 @@ def _register(context: Context, days: Days, version: str, folder: Path, tokenize
     frame = context.spark.createDataFrame([row], context.lake.read("tokenizers").schema).coalesce(1)
     record.written["tokenizers"] = context.lake.append("tokenizers", frame, {"run_id": context.run_id, "stage": record.stage})
     return registered
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("train")

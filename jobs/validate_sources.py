@@ -173,3 +173,9 @@ def _fill(record: StageRecord, outcomes: list[SourceOutcome]) -> None:
             total = sum(d[name] for d in outcome.deliveries)
             record.rows[name] = record.rows.get(name, 0) + total
             record.rows[f"{outcome.source}.{name}"] = total
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("validate")

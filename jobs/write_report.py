@@ -231,3 +231,9 @@ def _stages(runs: DataFrame) -> tuple[StageRow, ...]:
         )
         for row in reversed(counts.last_stages(runs).collect())
     )
+
+
+if __name__ == "__main__":
+    from jobs.cli import submit
+
+    submit("report")

@@ -2,24 +2,50 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from u2qt_model import presets
 
-from jobs import init_lakehouse
+from jobs import (
+    audit_tokens,
+    build_user_features,
+    encode_users,
+    init_lakehouse,
+    promote_tokenizer,
+    publish_tokens,
+    simulate_sources,
+    train_tokenizer,
+    validate_sources,
+)
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.session import build_session
 from schemas.catalog import Catalog
 from schemas.catalog_files import load_catalog
+from schemas.keys import Days
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PUBLISHED = Days(date(2024, 1, 1), date(2024, 1, 3))  # the days of the fixtures below
+
+
+# Tests run hundreds of tiny queries: compiling each of them would be most of the time.
+TINY_QUERIES = {
+    "spark.driver.memory": "3g",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = build_session("local[2]", {"spark.sql.shuffle.partitions": "2", "spark.driver.memory": "3g"})
+    session = build_session("local[2]", TINY_QUERIES)
     yield session
     session.stop()
 
@@ -50,3 +76,34 @@ def ready(context: Context, empty_lake: Path) -> Context:
     """An initialised lakehouse without rows."""
     shutil.copytree(empty_lake, context.lake.root)
     return context
+
+
+@pytest.fixture(scope="session")
+def simulated(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 users, 3 days, a tenth of the rows dirty: raw/, labels/ and truth/."""
+    out = tmp_path_factory.mktemp("simulated")
+    simulate_sources.run(spark, out=out, users=60, days=len(PUBLISHED), seed=1, start=PUBLISHED.first, dirt=0.1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def published(spark: SparkSession, default_catalog: Catalog, empty_lake: Path, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """Those days through every stage: tokenizer v1, trained on the first two, promoted. Tests must not write into it."""
+    root = tmp_path_factory.mktemp("published") / "lake"
+    shutil.copytree(empty_lake, root)
+    context = Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=default_catalog, input_root=str(simulated / "raw"), run_id="first")
+    validate_sources.run(context, PUBLISHED)
+    build_user_features.run(context, PUBLISHED)
+    train_tokenizer.run(context, Days(PUBLISHED.first, date(2024, 1, 2)), "v1", presets.tiny())
+    promote_tokenizer.run(context, "v1", "the first")
+    for stage in (encode_users, audit_tokens, publish_tokens):
+        stage.run(context, PUBLISHED)
+    return context
+
+
+@pytest.fixture
+def writable(published: Context, tmp_path: Path) -> Context:
+    """A copy of `published` that a test may change; its checkpoint is the original's, which nothing changes."""
+    root = tmp_path / "writable"
+    shutil.copytree(published.lake.root, root)
+    return replace(published, lake=Lakehouse(published.spark, str(root)), run_id="second")

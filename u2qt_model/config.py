@@ -159,7 +159,7 @@ class TrainingConfig:
     held_out_share: float = 0.1  # of users, by hash of their id
     held_out_slices: int = 4096  # kept per source to measure the error
     slices_per_code: int = 50  # reservoir per source = this x codebook_size
-    threads: int = 2  # torch threads; other numbers give other last bits
+    threads: int = 1  # of torch and BLAS; others give other last bits, and on busy cores 2 took 6 to 15 times as long as 1
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "training.seed", self.seed, "0 to 4294967295")

@@ -11,12 +11,12 @@ from u2qt_model.config import (
 
 
 def tiny(*, seed: int = 0, quantizer: str = "residual") -> TokenizerConfig:
-    """Tests: 256 hash buckets -> 32 dimensions, 4 levels of 32 codes, 2 epochs, 1 thread: more wait for busy cores."""
+    """Tests: 256 hash buckets -> 32 dimensions, 4 levels of 32 codes, 2 epochs."""
     return TokenizerConfig(
         text=TextEncoderConfig(width=256),
         encoder=SliceEncoderConfig(code_dim=32, hidden=64, id_buckets=64),
         quantizer=_levels(quantizer, codebook_size=32),
-        training=TrainingConfig(seed=seed, epochs=2, held_out_slices=1024, threads=1),
+        training=TrainingConfig(seed=seed, epochs=2, held_out_slices=1024),
     )
 
 

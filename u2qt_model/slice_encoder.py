@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 
@@ -63,7 +64,8 @@ def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor]:
     By NumPy's eigh: torch's (2.13) failed to converge on 15 of 162 covariances of one to four distinct rows.
     """
     covariance = centred.T @ centred / len(centred)
-    values, vectors = map(torch.from_numpy, np.linalg.eigh(covariance.double().numpy()))
+    with threadpool_limits(torch.get_num_threads(), user_api="blas"):  # NumPy's own number is the environment's
+        values, vectors = map(torch.from_numpy, np.linalg.eigh(covariance.double().numpy()))
     values, vectors = values.flip(0)[:num_axes].clamp_min(0).float(), vectors.flip(1)[:, :num_axes]
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     return values, (vectors * torch.where(largest < 0, -1.0, 1.0)).float()

@@ -97,6 +97,10 @@ def test_bad_value_is_refused_by_row_hash(make_columns: Callable[..., Columns], 
         ("profile_values", _objects([[1.0, 2, 3], None]), "never null"),
         ("profile_ids", np.ones((2, 2)), "found list elements of type float64"),
         ("bill_count", np.array([1]), "found 1 rows, expected 2"),
+        ("bill_count", np.array([1, 2**32 + 1]), "found integers beyond int32"),
+        ("profile_ids", np.full((2, 2), 2**32 + 5), "found integers beyond int32"),
+        ("row_hash", np.full(2, 2**63, np.uint64), "found integers beyond int64"),
+        ("profile_values", np.full((2, 3), 1e39), "finite numbers"),
     ],
 )
 def test_bad_column_is_refused(make_columns: Callable[..., Columns], layout: FeatureLayout, name: str, column: np.ndarray[Any, Any], word: str) -> None:

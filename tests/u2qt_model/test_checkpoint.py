@@ -1,22 +1,20 @@
 """A tokenizer as a folder: it comes back bit for bit, and anything changed or foreign is refused by name."""
 
-import hashlib
 import json
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load, save
 
 from u2qt_model import FeatureBatch, FeatureLayout, SourceLayout, Tokenizer, checkpoint
 from u2qt_model.errors import CheckpointError
+from u2qt_model.presets import tiny
+from u2qt_model.train import train
 
 FILES = ("model.safetensors", "config.json", "metrics.json", "layout.json")
 
@@ -30,25 +28,6 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
 def kept_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
     """For tests that put back what they change."""
     return checkpoint.save(tokenizer, tmp_path_factory.mktemp("checkpoints") / "v1")
-
-
-def _reseal(folder: Path, **changes: Any) -> None:
-    """Recomputes every checksum, as a forger would; `changes` to layout.json."""
-    layout = json.loads((folder / "layout.json").read_bytes()) | changes
-    layout["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES[:3]}
-    del layout["sha256"]
-    seal = hashlib.sha256(_rendered(layout)).hexdigest()
-    (folder / "layout.json").write_bytes(_rendered({**layout, "sha256": seal}))
-
-
-def _rendered(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads(path.read_bytes())
-    edit(content)
-    path.write_bytes(_rendered(content))
 
 
 @pytest.mark.parametrize("which", ["tokenizer", "baseline"])
@@ -112,7 +91,7 @@ def test_appended_and_cut_files_are_refused(folder: Path) -> None:
     checkpoint.load(folder)
 
 
-SOURCE = {"kind": "events", "num_ids": 2, "num_values": 1, "max_events": 3}
+LONGER = SourceLayout(name="search_2", kind="events", num_ids=2, num_values=1, max_events=4)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +100,7 @@ SOURCE = {"kind": "events", "num_ids": 2, "num_values": 1, "max_events": 3}
         ({"catalog": "other"}, "catalog: found 'test', expected 'other'"),
         ({"hash_buckets": 7}, "hash_buckets: found 1000, expected 7"),
         ({"sources": ()}, r"sources: found .*'search_2'.*expected \('bill', 'profile'\)"),
-        ({"sources": (SourceLayout(name="search_2", **SOURCE | {"max_events": 4}),)}, "source search_2: found .*'max_events': 3.*'max_events': 4"),
+        ({"sources": (LONGER,)}, "source search_2: found .*'max_events': 3.*'max_events': 4"),
     ],
 )
 def test_foreign_layout_is_refused(folder: Path, layout: FeatureLayout, change: dict[str, Any], word: str) -> None:
@@ -172,99 +151,10 @@ def test_interrupted_save_leaves_nothing(tmp_path: Path, tokenizer: Tokenizer, m
     assert list(tmp_path.iterdir()) == []
 
 
-class _Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("exploded",)
-
-
-def test_pickled_weights_are_refused_and_never_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
-    """Even with every checksum made right."""
-    monkeypatch.chdir(tmp_path)
-    torch.save(tokenizer.weights, tmp_path / "weights.bin")
-    for content in ((tmp_path / "weights.bin").read_bytes(), pickle.dumps(_Bomb())):
-        (folder / "model.safetensors").write_bytes(content)
-        _reseal(folder)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors: found no safetensors.*expected the tokenizer's weights"):
-            checkpoint.load(folder)
-    assert not (tmp_path / "exploded").exists()
-
-
 def test_bin_file_does_not_stand_in_for_safetensors(folder: Path) -> None:
     """Only one name is looked for."""
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: found nothing readable"):
-        checkpoint.load(folder)
-
-
-def _double(weights: dict[str, Any]) -> dict[str, Any]:
-    return {name: tensor * 2 if name == "projections.0.basis" else tensor for name, tensor in weights.items()}
-
-
-def _lose(weights: dict[str, Any]) -> dict[str, Any]:
-    return {name: tensor for name, tensor in weights.items() if name != "projections.0.basis"}
-
-
-def _cut(weights: dict[str, Any]) -> dict[str, Any]:
-    return {**weights, "projections.0.basis": weights["projections.0.basis"][:-1].clone()}
-
-
-def _retype(weights: dict[str, Any]) -> dict[str, Any]:
-    return {**weights, "projections.0.basis": weights["projections.0.basis"].double()}
-
-
-@pytest.mark.parametrize(
-    ("edit", "word"),
-    [
-        (_double, r"layout\.json: found fingerprint .*expected"),
-        (_lose, r"projections\.0\.basis: found None, expected torch\.float32 \(256, 32\)"),
-        (_cut, r"found torch\.float32 \(255, 32\), expected torch\.float32 \(256, 32\)"),
-        (_retype, r"found torch\.float64 .*expected torch\.float32"),
-    ],
-)
-def test_foreign_weights_are_refused(folder: Path, edit: Callable[[dict[str, Any]], dict[str, Any]], word: str) -> None:
-    """Other values, a missing tensor, another shape or type, behind right checksums."""
-    path = folder / "model.safetensors"
-    path.write_bytes(save(edit(load(path.read_bytes()))))
-    _reseal(folder)
-    with pytest.raises(CheckpointError, match=word):
-        checkpoint.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("edit", "word"),
-    [
-        (lambda config: config["tokenizer"]["training"].update(seed=9), r"layout\.json: found fingerprint"),
-        (lambda config: config["tokenizer"]["training"].update(seed="9"), r"config\.json: config\.training\.seed: found '9'"),
-        (lambda config: config["text_encoder"].update(pattern="."), r"config\.json: found text encoder"),
-        (lambda config: config.pop("layout"), r"config\.json: layout: found NoneType"),
-        (lambda config: config["layout"].update(catalog="other"), r"layout\.json: found fingerprint"),
-    ],
-)
-def test_foreign_config_is_refused(folder: Path, edit: Callable[[dict[str, Any]], object], word: str) -> None:
-    """Another seed, a mistyped one, another text encoder, no layout, behind right checksums."""
-    _edit_json(folder / "config.json", edit)
-    _reseal(folder)
-    with pytest.raises(CheckpointError, match=word):
-        checkpoint.load(folder)
-
-
-@pytest.mark.parametrize("name", FILES[1:3])
-@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])
-def test_files_that_are_no_objects_are_refused(folder: Path, name: str, content: bytes) -> None:
-    """Behind right checksums too."""
-    (folder / name).write_bytes(content)
-    _reseal(folder)
-    with pytest.raises(CheckpointError, match=rf"{name}: found .*expected an object"):
-        checkpoint.load(folder)
-
-
-def test_other_format_and_other_numbering_are_refused(folder: Path) -> None:
-    """A later format, and levels that aren't the weights'."""
-    _reseal(folder, format=2)
-    with pytest.raises(CheckpointError, match=r"layout\.json: found format 2, expected 1"):
-        checkpoint.load(folder)
-    _reseal(folder, format=1, vocabulary_size=5)
-    with pytest.raises(CheckpointError, match=r"layout\.json: found fingerprint .* levels"):
         checkpoint.load(folder)
 
 
@@ -276,20 +166,8 @@ def test_infinity_in_the_layout_is_refused(folder: Path) -> None:
         checkpoint.load(folder)
 
 
-def test_metrics_are_not_part_of_the_fingerprint(folder: Path, tokenizer: Tokenizer) -> None:
-    """But their bytes are guarded by the checksum."""
-    _edit_json(folder / "metrics.json", lambda metrics: metrics.update(note="measured again"))
-    with pytest.raises(CheckpointError, match=r"metrics\.json"):
-        checkpoint.load(folder)
-    _reseal(folder)
-    assert checkpoint.load(folder).fingerprint == tokenizer.fingerprint
-
-
 def test_fingerprint_does_not_depend_on_the_run(layout: FeatureLayout, open_stream: Callable[[], Iterator[FeatureBatch]], tmp_path: Path) -> None:
     """Weights, configuration and layout are equal byte for byte in two folders of two runs."""
-    from u2qt_model.presets import tiny
-    from u2qt_model.train import train
-
     folders = [checkpoint.save(train(layout, tiny(), open_stream), tmp_path / name) for name in ("a", "b")]
     for name in FILES[:2]:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()

@@ -1,0 +1,20 @@
+"""Named runs."""
+
+from collections.abc import Callable
+
+import pytest
+
+from u2qt_model.config import TokenizerConfig
+from u2qt_model.errors import ConfigError
+from u2qt_model.presets import base, demo, tiny
+
+
+@pytest.mark.parametrize("preset", [tiny, demo, base])
+def test_preset_takes_seed_and_quantizer(preset: Callable[..., TokenizerConfig]) -> None:
+    """Four levels for either quantizer, so that their errors compare."""
+    residual, plain = preset(seed=3), preset(seed=3, quantizer="rq_kmeans")
+    assert (residual.training.seed, residual.quantizer.kind, plain.quantizer.kind) == (3, "residual", "rq_kmeans")
+    assert residual.quantizer.num_levels == plain.quantizer.num_levels == 4
+    assert plain.quantizer.own_levels == 0
+    with pytest.raises(ConfigError, match="quantizer: found 'vq'"):
+        preset(quantizer="vq")
