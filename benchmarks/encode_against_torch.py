@@ -10,8 +10,6 @@ from datetime import date
 from pathlib import Path
 
 import u2qt_model
-from u2qt_model.stream import read_files
-
 from benchmarks.lakes import FIRST, prepared
 from jobs import encode_users
 from jobs.context import Context
@@ -20,6 +18,7 @@ from jobs.registered_tokenizers import find_registered
 from jobs.session import build_session
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
+from u2qt_model.stream import read_files
 
 
 def main() -> None:

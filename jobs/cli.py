@@ -38,8 +38,6 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Runs one command and returns its exit code. Expected errors become one message on standard error."""
-    from u2qt_model.errors import ModelError
-
     try:
         app(arguments, prog_name="u2qt")
     except SystemExit as end:  # usage errors are printed by typer, with code 2
@@ -47,9 +45,17 @@ def call(arguments: list[str]) -> int:
         return BadInput.exit_code if code == 2 else code
     except U2qtError as error:
         return _said(error, error.exit_code)
-    except (SchemaError, ModelError) as error:
+    except Exception as error:
+        if not _about_input(error):
+            raise
         return _said(error, BadInput.exit_code)
     return 0
+
+
+def _about_input(error: Exception) -> bool:
+    """Whether it is of schemas' or u2qt_model's tree; the latter is looked up, as importing it costs seconds of torch."""
+    model_errors = sys.modules.get("u2qt_model.errors")
+    return isinstance(error, SchemaError) or (model_errors is not None and isinstance(error, model_errors.ModelError))
 
 
 def _said(error: Exception, code: int) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
-from u2qt_model import presets
 
 from jobs import (
     audit_tokens,
@@ -27,6 +26,7 @@ from jobs.session import build_session
 from schemas.catalog import Catalog
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
+from u2qt_model import presets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = Days(date(2024, 1, 1), date(2024, 1, 3))  # the days of the fixtures below
