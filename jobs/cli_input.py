@@ -72,6 +72,23 @@ def catalog_show(folder: Annotated[Path | None, typer.Argument(help="Catalog fol
         console.print(table)
 
 
+@import_app.callback()
+def _keeps_the_second_word() -> None:
+    """Without a callback typer folds a group of one command into that command."""
+
+
+@import_app.command("stackexchange")
+def import_stackexchange(
+    dump: Annotated[Path, typer.Argument(metavar="DUMP_DIR", help="Folder with the dump's XML files.")],
+    out: Annotated[Path, typer.Option(help="New folder for the raw input; give it as --input.")] = Path("stackexchange/raw"),
+) -> None:
+    """A Stack Exchange dump -> raw input for the catalog in examples/stackexchange."""
+    from jobs import import_stackexchange as stage
+
+    for line in stage.run(dump, out).lines():
+        say(line)
+
+
 @quarantine_app.command("show")
 @with_spark
 def quarantine_show(

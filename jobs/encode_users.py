@@ -5,10 +5,12 @@ Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): a re
 Rows counted by Delta = rows read by Petastorm = rows written, or the run stops. Driver memory grows with row groups.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
+from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -49,9 +51,17 @@ def run(context: Context, days: Days, version: str | None = None) -> None:
 
 
 def ship(context: Context, registered: Registered, sources: tuple[str, ...]) -> FrozenTokenizer:
-    """Sends the checkpoint folder to every executor; workers verify its fingerprint when they load it."""
-    context.spark.sparkContext.addFile(registered.checkpoint, recursive=True)
-    return FrozenTokenizer(folder=Path(registered.checkpoint).name, fingerprint=registered.fingerprint, sources=sources)
+    """Sends the checkpoint to every executor; workers verify its fingerprint when they load it.
+
+    As an archive, which Spark unpacks there: on a cluster it refuses to send a folder. Only the driver reads the original.
+    """
+    shipped = Path(SparkFiles.getRootDirectory()) / "shipped"  # goes with the session
+    archive = shipped / f"tokenizer-{registered.fingerprint}.zip"
+    if not archive.exists():
+        shipped.mkdir(exist_ok=True)
+        shutil.make_archive(str(archive.with_suffix("")), "zip", root_dir=registered.checkpoint)
+        context.spark.sparkContext.addArchive(archive.as_uri())
+    return FrozenTokenizer(folder=archive.name, fingerprint=registered.fingerprint, sources=sources)
 
 
 def _require_features(context: Context, days: Days, record: StageRecord) -> None:

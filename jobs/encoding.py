@@ -22,9 +22,9 @@ Frames = Iterable[pd.DataFrame]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrozenTokenizer:
-    """How a worker finds the tokenizer: a folder shipped with `SparkContext.addFile`, and what it must hold."""
+    """How a worker finds the tokenizer: a folder that Spark unpacked from a shipped archive, and what it must hold."""
 
-    folder: str  # the shipped folder's name
+    folder: str  # named as the archive
     fingerprint: str
     sources: tuple[str, ...]
 

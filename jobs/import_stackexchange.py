@@ -7,198 +7,40 @@ edit's from its own day. Rows of no user and of the site's bot are counted and l
 looked up in a temporary SQLite file, rows wait in bounded buffers.
 """
 
-import re
 import shutil
 import sqlite3
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import BinaryIO, NoReturn
-from xml.parsers import expat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import BadInput, Infrastructure
+from jobs.stackexchange_dump import ALLOWED, DumpRow, XmlRows
+from jobs.stackexchange_rows import (
+    EDITS,
+    FIRST_PARTS,
+    POST_TYPES,
+    SCHEMAS,
+    WHOLE,
+    Post,
+    Record,
+    answer,
+    badge,
+    comment,
+    edit,
+    left_out,
+    profile,
+    question,
+    split_tags,
+)
 
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "Posts": ("Id", "PostTypeId", "ParentId", "OwnerUserId"),
-    "PostHistory": ("Id", "PostHistoryTypeId", "PostId", "UserId", "CreationDate", "Text"),
-    "Comments": ("Id", "PostId", "UserId", "CreationDate", "Text"),
-    "Badges": ("Id", "UserId", "Date", "Name", "Class"),
-    "Users": ("Id", "CreationDate"),
-}
-TEXT, NUMBER = pa.string(), pa.int64()
-ABOUT_POST = {"post_type": TEXT, "own_post": pa.bool_(), "main_tag": TEXT, "text": TEXT, "text_chars": NUMBER}
-COLUMNS = {
-    "questions": {"post_id": NUMBER, "title": TEXT, "tags": TEXT, "main_tag": TEXT, "tag_count": NUMBER, "body": TEXT, "body_chars": NUMBER},
-    "answers": {"post_id": NUMBER, "main_tag": TEXT, "body": TEXT, "body_chars": NUMBER},
-    "comments": {"comment_id": NUMBER, **ABOUT_POST},
-    "edits": {"edit_id": NUMBER, "action": TEXT, "part": TEXT, **ABOUT_POST},
-    "badges": {"badge_id": NUMBER, "badge": TEXT, "badge_class": TEXT},
-    "profile": {"joined_month": TEXT, "joined_weekday": TEXT, "joined_hour": NUMBER, "joined_day": NUMBER},
-}
-SCHEMAS = {source: pa.schema({"user_id": TEXT, "created_at": pa.timestamp("us", tz="UTC"), **columns}) for source, columns in COLUMNS.items()}
-POST_TYPES = {1: "question", 2: "answer"}
-FIRST_PARTS = {1: "title", 2: "body", 3: "tags"}  # by PostHistoryTypeId, as EDITS
-EDITS = {n: (action, part) for action, first in (("edit", 4), ("rollback", 7)) for n, part in enumerate(FIRST_PARTS.values(), first)}
-WHOLE = {"question": {"title", "body", "tags"}, "answer": {"body"}}
-CLASSES = {1: "gold", 2: "silver", 3: "bronze"}
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-BOT, EPOCH = -1, date(1970, 1, 1)
-CHUNK_BYTES, MAX_ROW_BYTES = 1 << 16, 1 << 24  # the longest post has 30,000 characters
 MAX_PENDING = 10_000  # questions of whose first title, body and tags not all were read
 BUFFER_BYTES = 1 << 25  # rows of one source that wait for their day's file
-
-Record = dict[str, object]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DumpRow:
-    """The allowed attributes of one row of a file. Reading a value that is not what it should be raises `BadInput`."""
-
-    file: str
-    line: int
-    values: Mapping[str, str]
-
-    def number(self, name: str) -> int | None:
-        return self.key(name) if name in self.values else None
-
-    def key(self, name: str) -> int:
-        value = self.values.get(name, "")
-        return int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else self._refuse(name, "a whole number of at most 18 digits")
-
-    def moment(self, name: str) -> datetime:
-        value = self.values.get(name, "")
-        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?", value, re.ASCII):
-            self._refuse(name, "a UTC time such as 2014-01-21T20:26:05.383")
-        try:
-            return datetime.fromisoformat(value).replace(tzinfo=UTC)
-        except ValueError:
-            self._refuse(name, "a time that exists")
-
-    def _refuse(self, name: str, expected: str) -> NoReturn:
-        _refuse(self.file, self.line, f"{name}={self.values.get(name)!r:.80}", expected)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Post:
-    """What may be known of a post; `tag` is the first tag of its question, as first asked at `tagged_at` (seconds since 1970)."""
-
-    id: int
-    kind: str
-    owner: int | None
-    written: bool
-    tag: str | None
-    tagged_at: float | None
-
-    def tag_at(self, moment: datetime) -> str | None:
-        """NULL before the question was tagged: a merge can put an answer under a younger question."""
-        return self.tag if self.tagged_at is not None and self.tagged_at <= moment.timestamp() else None
-
-
-def left_out(user: int | None) -> str | None:
-    """Why rows of `user` are nobody's behaviour, or None."""
-    return "no user" if user is None else "the site's bot" if user == BOT else None
-
-
-def split_tags(text: str | None) -> list[str]:
-    """`<hops><ale>`, or `|hops|ale|` as dumps since 2024 write it."""
-    return re.findall(r"[^<>|]+", text or "")
-
-
-def question(post: Post, moment: datetime, parts: Mapping[str, str | None]) -> Record:
-    body, tags = parts.get("body"), split_tags(parts.get("tags"))
-    record = {"title": parts.get("title"), "tags": ", ".join(tags) or None, "main_tag": next(iter(tags), None), "tag_count": len(tags)}
-    return {"user_id": str(post.owner), "created_at": moment, "post_id": post.id, **record, "body": body, "body_chars": len(body or "")}
-
-
-def answer(post: Post, moment: datetime, parts: Mapping[str, str | None]) -> Record:
-    body = parts.get("body")
-    record = {"main_tag": post.tag_at(moment), "body": body, "body_chars": len(body or "")}
-    return {"user_id": str(post.owner), "created_at": moment, "post_id": post.id, **record}
-
-
-def edit(row: DumpRow, post: Post | None) -> Record:
-    action, part = EDITS[row.key("PostHistoryTypeId")]
-    text = row.values.get("Text")
-    shown = ", ".join(split_tags(text)) or None if part == "tags" else text
-    return {"edit_id": row.key("Id"), "action": action, "part": part, **_about_post(row, post, shown)}
-
-
-def comment(row: DumpRow, post: Post | None) -> Record:
-    return {"comment_id": row.key("Id"), **_about_post(row, post, row.values.get("Text"))}
-
-
-def _about_post(row: DumpRow, post: Post | None, text: str | None) -> Record:
-    """`post` is None where it was deleted since."""
-    user, moment = row.key("UserId"), row.moment("CreationDate")
-    known = {} if post is None else {"post_type": post.kind, "own_post": post.owner == user, "main_tag": post.tag_at(moment)}
-    return {"user_id": str(user), "created_at": moment, "text": text, "text_chars": len(text or ""), **known}
-
-
-def badge(row: DumpRow) -> Record:
-    named = {"badge": row.values.get("Name"), "badge_class": CLASSES.get(row.number("Class") or 0)}
-    return {"user_id": str(row.key("UserId")), "created_at": row.moment("Date"), "badge_id": row.key("Id"), **named}
-
-
-def profile(row: DumpRow) -> Record:
-    """Valid from the user's first day; all parts are UTC's, `joined_day` counts from 1970-01-01."""
-    at = row.moment("CreationDate")
-    joined = {"joined_month": at.isoformat()[:7], "joined_weekday": WEEKDAYS[at.weekday()], "joined_hour": at.hour, "joined_day": (at.date() - EPOCH).days}
-    return {"user_id": str(row.key("Id")), "created_at": at, **joined}
-
-
-def _refuse(file: str, line: int, found: str, expected: str) -> NoReturn:
-    raise BadInput(f"{file}, line {line}: found {found}, expected {expected}; take the file from the published archive again")
-
-
-class XmlRows:
-    """The rows of one file, in its order, and their `count`. No document type, entity, foreign element or endless row passes."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.count, self._open = file, 0, 0
-        self._rows: list[DumpRow] = []
-        self._parser = expat.ParserCreate()
-        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
-        self._parser.StartDoctypeDeclHandler = lambda name, *_: self._stop(f"a document type ({name:.40})", "none, and so no entities")
-
-    def __iter__(self) -> Iterator[DumpRow]:
-        with self.file.open("rb") as stream:
-            more = True
-            while more:
-                more = self._feed(stream)
-                self.count += len(self._rows)
-                yield from self._rows
-                self._rows.clear()
-
-    def _feed(self, stream: BinaryIO) -> bool:
-        chunk = stream.read(CHUNK_BYTES)
-        try:
-            self._parser.Parse(chunk, not chunk)
-        except expat.ExpatError as error:
-            _refuse(str(self.file), error.lineno, f"malformed XML ({expat.ErrorString(error.code)})", "a whole XML file")
-        if stream.tell() - self._parser.CurrentByteIndex > MAX_ROW_BYTES:
-            self._stop("a row that does not end", f"rows of at most {MAX_ROW_BYTES:,} bytes")
-        return bool(chunk)
-
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        expected = (self.file.stem.lower(), "row", "")[min(self._open, 2)]
-        if name != expected:
-            self._stop(f"<{name:.40}>", f"<{expected}>" if expected else "rows without content")
-        if self._open == 1:
-            values = {key: attributes[key] for key in ALLOWED[self.file.stem] if key in attributes}
-            self._rows.append(DumpRow(file=str(self.file), line=self._parser.CurrentLineNumber, values=values))
-        self._open += 1
-
-    def _end(self, _: str) -> None:
-        self._open -= 1
-
-    def _stop(self, found: str, expected: str) -> NoReturn:
-        _refuse(str(self.file), self._parser.CurrentLineNumber, found, expected)
 
 
 class Posts:

@@ -200,4 +200,4 @@ def _gateway(spark: SparkSession) -> Any:
 
 
 def _names(spark: SparkSession) -> list[str]:
-    return sorted(table.name for table in spark.catalog.listTables())
+    return sorted(row.tableName for row in spark.sql("SHOW TABLES").collect())

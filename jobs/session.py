@@ -4,6 +4,8 @@ On one machine: `local[*]`, Delta's jars, an in-memory catalog, settings for sma
 Under `spark-submit` or on a cluster the given settings stand and only what correctness needs is added (UTC, Delta).
 """
 
+import importlib.metadata
+import importlib.resources
 import os
 import re
 import shutil
@@ -15,16 +17,19 @@ from pathlib import Path
 
 import pyspark
 from delta import configure_spark_with_delta_pip
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from jobs.errors import BadInput, Infrastructure
 
 JAVA_VERSIONS = (17, 21)
 REMEDY = "install Java 17 (Debian/Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17) and set JAVA_HOME"
+EXTENSIONS, CATALOG = "spark.sql.extensions", "spark.sql.catalog.spark_catalog"
 CORRECTNESS = {
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    EXTENSIONS: "io.delta.sql.DeltaSparkSessionExtension",
+    CATALOG: "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.sources.partitionOverwriteMode": "static",
 }
@@ -36,20 +41,53 @@ def build_session(master: str | None = None, conf: Mapping[str, str] | None = No
     for key in conf:
         if not key.startswith("spark."):
             raise BadInput(f"--conf {key}: expected a setting that starts with 'spark.'")
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    builder = SparkSession.builder.appName("u2qt")
-    if not submitted:
-        check_java()
-        os.environ.setdefault("SPARK_HOME", str(Path(pyspark.__file__).parent))
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = builder.master(master or "local[*]")
-        builder = _with_delta(builder, conf)
-    settings = {**CORRECTNESS, **(_one_machine(master) if not submitted else {}), **conf}
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit sets it for the Python that it starts
+        return _submitted(master, conf)
+    return _own(master, conf)
+
+
+def _submitted(master: str | None, conf: dict[str, str]) -> SparkSession:
+    """What spark-submit was given stands: master, name, resources, logging, a site's catalog and extensions."""
+    if master is not None:
+        raise BadInput(f"--master {master}: found it after the .py file, expected it among spark-submit's own options, before the file")
+    SparkContext._ensure_initialized()  # connects to spark-submit's JVM, so that SparkConf sees its settings
+    given = dict(SparkConf().getAll()) | conf
+    _require_delta()
+    return _configured(SparkSession.builder, CORRECTNESS | conf | delta_beside(given)).getOrCreate()
+
+
+def _require_delta() -> None:
+    jvm = SparkContext._jvm
+    try:
+        jvm.py4j.reflection.ReflectionUtil.classForName(CORRECTNESS[EXTENSIONS])  # type: ignore[union-attr]
+    except Py4JJavaError:
+        package = f"io.delta:delta-spark_2.13:{importlib.metadata.version('delta-spark')}"
+        raise Infrastructure(f"Delta: spark-submit has no jars of it, expected --packages {package} before the .py file (docs/cluster.md)") from None
+
+
+def delta_beside(given: Mapping[str, str]) -> dict[str, str]:
+    """Delta's extension after those that a site has; a catalog that it has stands, for one that can't do Delta fails."""
+    names = [name for name in given.get(EXTENSIONS, "").split(",") if name]
+    extensions = [*names, *({CORRECTNESS[EXTENSIONS]} - set(names))]
+    return {EXTENSIONS: ",".join(extensions), CATALOG: given.get(CATALOG, CORRECTNESS[CATALOG])}
+
+
+def _own(master: str | None, conf: dict[str, str]) -> SparkSession:
+    """A session that this process starts, with this Python for its workers."""
+    check_java()
+    os.environ.setdefault("SPARK_HOME", str(Path(pyspark.__file__).parent))
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = _with_delta_jars(SparkSession.builder.appName("u2qt").master(master or "local[*]"), conf)
+    with importlib.resources.as_file(importlib.resources.files("jobs") / "log4j2.properties") as quiet:  # in a zip: a copy, for the JVM's start
+        session = _configured(builder, CORRECTNESS | _one_machine(master, quiet) | conf | delta_beside(conf)).getOrCreate()
     session.sparkContext.setLogLevel(conf.get("spark.log.level", "ERROR"))
     return session
+
+
+def _configured(builder: SparkSession.Builder, settings: Mapping[str, str]) -> SparkSession.Builder:
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    return builder
 
 
 def check_java() -> int:
@@ -67,7 +105,7 @@ def check_java() -> int:
     return found
 
 
-def _with_delta(builder: SparkSession.Builder, conf: dict[str, str]) -> SparkSession.Builder:
+def _with_delta_jars(builder: SparkSession.Builder, conf: dict[str, str]) -> SparkSession.Builder:
     """Delta's jars from the Ivy cache where they are (saves 3 s a start), else through Maven Central."""
     if "spark.jars" in conf or "spark.jars.packages" in conf:
         return builder
@@ -79,8 +117,6 @@ def _with_delta(builder: SparkSession.Builder, conf: dict[str, str]) -> SparkSes
 
 def cached_delta_jars() -> list[str]:
     """Delta's three jars as Ivy left them, or nothing unless all three are there."""
-    import importlib.metadata
-
     version = importlib.metadata.version("delta-spark")
     patterns = (f"io.delta_delta-spark_2.13-{version}.jar", f"io.delta_delta-storage-{version}.jar", "org.antlr_antlr4-runtime-4.13.1.jar")
     for folder in (".ivy2.5.2", ".ivy2"):
@@ -90,7 +126,7 @@ def cached_delta_jars() -> list[str]:
     return []
 
 
-def _one_machine(master: str | None) -> dict[str, str]:
+def _one_machine(master: str | None, quiet: Path) -> dict[str, str]:
     """Settings for a session started by this process rather than by spark-submit."""
     cores = os.cpu_count() or 1
     scratch = tempfile.gettempdir()
@@ -107,9 +143,10 @@ def _one_machine(master: str | None) -> dict[str, str]:
             "spark.driver.memory": f"{_driver_gigabytes()}g",
             "spark.sql.shuffle.partitions": str(2 * cores),
             "spark.databricks.delta.snapshotPartitions": str(cores),
+            "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),  # a task per folder would cost seconds
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet.as_uri()}",
         }
     return settings
 

@@ -33,7 +33,7 @@ def _one(context: Context, delivered_ds: date, source: str, rows: int) -> Quaran
     deliveries = context.lake.read("deliveries").where(on_day & (F.col("source") == source)).orderBy("delivery_id").collect()
     refused = context.lake.read(quarantine_table_name(source)).where(on_day)
     counts = refused.select(F.explode("reasons").alias("reason")).groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
-    sample = refused.orderBy(F.xxhash64("raw")).limit(rows).collect() if rows else []
+    sample = refused.orderBy(F.xxhash64(F.to_json("raw"))).limit(rows).collect() if rows else []
     reasons = tuple((row["reason"], row["count"]) for row in counts)
     return Quarantined(source=source, deliveries=tuple(deliveries), reasons=reasons, rows=tuple(sample))
 

@@ -75,7 +75,7 @@ def _write(rows: DataFrame, source: str, out: Path, users: int) -> int:
     placed = rows.repartition("delivered_ds", F.pmod(F.col("user"), F.lit(shards))).drop(*dropped)
     writer = placed.observe(count, F.count(F.lit(1)).alias("rows")).write.partitionBy("delivered_ds").format(FORMATS.get(source, "parquet"))
     if FORMATS.get(source) == "csv":
-        writer = writer.option("header", True).option("escape", '"')
+        writer = writer.options(header="true", escape='"', ignoreLeadingWhiteSpace="false", ignoreTrailingWhiteSpace="false")
     writer.save(str(out / "raw" / source))
     return int(count.get["rows"])
 

@@ -110,7 +110,7 @@ def _spoil(name: str, values: dict[str, Column]) -> Column:
 def _text(spot: Spot) -> Column:
     name = spot.text[0]
     values = {
-        "control_characters": F.concat(F.col(name), F.lit("\x07")),
+        "control_characters": F.concat(F.substring(name, 1, 2), F.lit("\x07"), F.substring(name, 3, MEGABYTE)),
         "right_to_left_and_emoji": F.concat(F.col(name), F.lit(RIGHT_TO_LEFT)),
         "megabyte_text": F.repeat(F.lit("x"), MEGABYTE),
     }

@@ -49,7 +49,7 @@ def run(
 def _folder(context: Context, given: Path | None) -> Path:
     if given is None and not context.lake.is_local:
         raise BadInput(f"--checkpoints: found none, expected a folder, because the lakehouse {context.lake.root} is not on this machine")
-    return given or Path(context.lake.root) / "checkpoints"
+    return (given or Path(context.lake.root) / "checkpoints").resolve()  # registered: later runs start elsewhere
 
 
 def _files(context: Context, days: Days, record: StageRecord) -> list[str]:

@@ -11,10 +11,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import import_stackexchange
+from jobs import import_stackexchange, stackexchange_dump
 from jobs.errors import BadInput, Infrastructure
-from jobs.import_stackexchange import ALLOWED, COLUMNS, Imported, XmlRows
+from jobs.import_stackexchange import Imported
 from jobs.raw_input import needed_columns
+from jobs.stackexchange_dump import ALLOWED, XmlRows
+from jobs.stackexchange_rows import COLUMNS, split_tags
 from schemas.catalog_files import load_catalog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -146,7 +148,7 @@ def test_a_source_without_rows_has_an_empty_file(dump: Path, tmp_path: Path) -> 
 
 def test_newer_dumps_write_tags_between_bars() -> None:
     """Both spellings give the same tags."""
-    assert import_stackexchange.split_tags("|hops|ale|") == import_stackexchange.split_tags("<hops><ale>") == ["hops", "ale"]
+    assert split_tags("|hops|ale|") == split_tags("<hops><ale>") == ["hops", "ale"]
 
 
 def test_an_answer_under_a_younger_question_has_no_tag(dump: Path, tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_a_file_that_is_no_dump_s_is_refused_with_its_line(dump: Path, tmp_path:
 
 def test_a_row_that_does_not_end_is_refused(dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else one attribute could fill the memory."""
-    monkeypatch.setattr(import_stackexchange, "MAX_ROW_BYTES", 100_000)
+    monkeypatch.setattr(stackexchange_dump, "MAX_ROW_BYTES", 100_000)
     (dump / "Comments.xml").write_text(file_text("Comments", [f'<row Id="1" Text="{"x" * 300_000}" />']), encoding="utf-8")
     assert "found a row that does not end, expected rows of at most 100,000 bytes" in refused(dump, tmp_path / "out")
 

@@ -1,0 +1,67 @@
+"""Run by Airflow's own Python, never by pytest: answers about the DAGs, as JSON in a file (Airflow logs to the streams).
+
+inside_airflow.py describe ANSWER           what DagBag parsed
+inside_airflow.py run ANSWER CASES          runs DAGs as `airflow dags test` does, one after another, in this process
+"""
+
+import json
+import os
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+
+
+def described_task(task: Any) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "operator": type(task).__name__,
+        "command": getattr(task, "bash_command", None),
+        "env": getattr(task, "env", None),
+        "append_env": getattr(task, "append_env", None),
+        "skips_on": list(getattr(task, "skip_on_exit_code", [])),
+        "retries": task.retries,
+        "downstream": sorted(task.downstream_task_ids),
+    }
+
+
+def described(dag: DAG) -> dict[str, Any]:
+    return {
+        "tasks": [described_task(task) for task in dag.topological_sort()],
+        "timetable": type(dag.timetable).__name__,
+        "schedule": getattr(dag.timetable, "expression", None),
+        "time_zone": str(getattr(dag.timetable, "timezone", None)),
+        "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs,
+        "doc_md": dag.doc_md,
+    }
+
+
+def ran(dag: DAG, case: dict[str, Any]) -> dict[str, Any]:
+    """State and number of tries of every task, or why there was no run."""
+    os.environ.update(case["env"])
+    for task in dag.tasks:
+        task.retry_delay = timedelta(seconds=1)
+    logical_date = datetime.fromisoformat(case["logical_date"]) if case["logical_date"] else None
+    try:
+        run = dag.test(logical_date=logical_date, run_conf=case["conf"])
+    except Exception as error:  # the answer of cases that must not run
+        return {"refused": f"{type(error).__name__}: {error}"}
+    instances = {instance.task_id: {"state": str(instance.state), "tries": instance.try_number} for instance in run.get_task_instances()}
+    return {"refused": None, "state": str(run.state), "tasks": instances}
+
+
+def main(verb: str, answer: str, cases: str = "") -> None:
+    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    if verb == "describe":
+        found: Any = {"import_errors": bag.import_errors, "dags": {name: described(dag) for name, dag in bag.dags.items()}}
+    else:
+        found = {name: ran(bag.dags[case["dag"]], case) for name, case in json.loads(Path(cases).read_text()).items()}
+    Path(answer).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,117 @@
+"""u2qt_daily, run by Airflow: with a command that only writes down its arguments, and once for a real day."""
+
+import shutil
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+from airflow_processes import Airflow, FakeRun, said
+from pyspark.sql import SparkSession
+
+from jobs import DAILY_STAGES, build_user_features, create_views, promote_tokenizer, query_sql, train_tokenizer, validate_sources
+from jobs.context import Context
+from jobs.delta_tables import Lakehouse
+from schemas.catalog import Catalog
+from schemas.keys import Days
+from u2qt_model import presets
+
+VERBS = [stage.split("_")[0] for stage in DAILY_STAGES]
+LEARNT = Days(date(2024, 1, 1), date(2024, 1, 2))
+SMALL = "--master local[2] --conf spark.driver.memory=2g --conf spark.sql.shuffle.partitions=2 --conf spark.sql.codegen.wholeStage=false"
+
+
+def calls(ds: str, verbs: list[str] = VERBS) -> list[str]:
+    return [f"[{verb}][--ds][{ds}]" for verb in verbs]
+
+
+def test_a_run_takes_the_day_of_its_interval_in_the_catalogs_zone(runs: dict[str, FakeRun]) -> None:
+    """The last complete interval before 2024-01-04 began on the 3rd at 06:30 in Shanghai: still the 2nd in UTC."""
+    assert runs["plain"].calls == calls("2024-01-03")
+    assert runs["plain"].state == "success"
+
+
+@pytest.mark.parametrize("name", ["asked for a day", "a day without an interval"])
+def test_a_day_that_is_asked_for_wins(runs: dict[str, FakeRun], name: str) -> None:
+    """Over the logical date's interval, and where there is none."""
+    assert runs[name].calls == calls("2023-05-06")
+    assert runs[name].state == "success"
+
+
+def test_a_run_without_a_day_fails_before_the_first_command(runs: dict[str, FakeRun]) -> None:
+    """Neither a data interval nor params.ds: nobody guesses from the clock."""
+    run = runs["without an interval"]
+    assert run.calls == []
+    assert run.tasks["validate_sources"] == {"state": "failed", "tries": 1}
+
+
+@pytest.mark.parametrize("name", ["shell as ds", "two lines as ds", "option as ds"])
+def test_a_ds_that_is_no_day_is_refused(runs: dict[str, FakeRun], name: str) -> None:
+    """By the parameter's schema, before any task."""
+    assert "ParamValidationError: Invalid input for param ds" in (runs[name].refused or "")
+    assert runs[name].calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("gate of validate", "validate_sources"),
+        ("gate of audit", "audit_tokens"),
+        ("bad input", "build_user_features"),
+        ("a bug", "build_user_features"),
+        ("Airflow's code for skipping", "validate_sources"),
+        ("infrastructure in the audit", "audit_tokens"),
+    ],
+)
+def test_a_refusal_is_tried_once_and_ends_the_run(runs: dict[str, FakeRun], name: str, stage: str) -> None:
+    """The stage has failed after one call, and no later stage was started."""
+    run, place = runs[name], DAILY_STAGES.index(stage)
+    assert [call.split("]")[0][1:] for call in run.calls] == VERBS[: place + 1]
+    assert run.tasks[stage] == {"state": "failed", "tries": 1}
+    assert {run.tasks[later]["state"] for later in DAILY_STAGES[place + 1 :]} == {"upstream_failed"}
+    assert run.state == "failed"
+
+
+def test_infrastructure_is_tried_again(runs: dict[str, FakeRun]) -> None:
+    """Exit code 30 once: the second try succeeds and the day goes on."""
+    run = runs["infrastructure once"]
+    assert run.calls == calls("2024-01-13", ["validate", "build", "encode", "encode", "audit", "publish"])
+    assert run.tasks["encode_users"] == {"state": "success", "tries": 2}
+    assert run.state == "success"
+
+
+def test_infrastructure_is_not_tried_for_ever(runs: dict[str, FakeRun]) -> None:
+    """Three calls in all, then the run has failed."""
+    run = runs["infrastructure for ever"]
+    assert run.calls == calls("2024-01-14", ["validate", "build", "encode", "encode", "encode"])
+    assert run.state == "failed"
+
+
+@pytest.fixture
+def trained(spark: SparkSession, default_catalog: Catalog, empty_lake: Path, simulated: Path, tmp_path: Path) -> Context:
+    """A lakehouse with two built days and a promoted tokenizer; the third day is delivered and nothing else."""
+    root = tmp_path / "lake"
+    shutil.copytree(empty_lake, root)
+    context = Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=default_catalog, input_root=str(simulated / "raw"), run_id="before")
+    validate_sources.run(context, LEARNT)
+    build_user_features.run(context, LEARNT)
+    train_tokenizer.run(context, LEARNT, "v1", presets.tiny())
+    promote_tokenizer.run(context, "v1", "the first")
+    return context
+
+
+def test_a_delivered_day_becomes_published_tokens(airflow: Airflow, trained: Context, tmp_path: Path) -> None:
+    """`airflow dags test` with the real command: five stages, one published row per feature row, readable in SQL."""
+    command = tmp_path / "u2qt_small"
+    command.write_text(f'#!/bin/sh\nexec "{Path(sys.executable).with_name("u2qt")}" "$@" {SMALL}\n')
+    command.chmod(0o755)
+    settings = {"U2QT_BIN": str(command), "U2QT_ROOT": trained.lake.root, "U2QT_INPUT": trained.input_root}
+    ended = airflow.run("airflow", "dags", "test", "u2qt_daily", "2024-01-04", **settings)
+    assert ended.returncode == 0, said(ended)
+    ledger = trained.lake.read("runs").where("run_id <> 'before' AND ds_from = '2024-01-03' AND ds_to = '2024-01-03'").orderBy("started_at").collect()
+    assert [(row.stage, row.status) for row in ledger] == [(stage, "done") for stage in DAILY_STAGES]
+    create_views.run(trained)
+    published = query_sql.run(trained, "SELECT ds, count(*) AS users FROM user_tokens_current GROUP BY ds").collect()
+    built = trained.lake.read("user_features").where("ds = '2024-01-03'").count()
+    assert [(str(row.ds), row.users) for row in published] == [("2024-01-03", built)]
+    assert built > 0
