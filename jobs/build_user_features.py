@@ -19,6 +19,7 @@ from jobs.errors import BadInput, GateRefused
 from jobs.feature_columns import events, hashed, latest_versions, numeric_values, padded, slice_text, slices
 from jobs.ledger import StageRecord, record_stage
 from jobs.validation_rules import end_of_day
+from jobs.work_units import write_tasks
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
 from schemas.source_events import source_table_name
@@ -178,7 +179,7 @@ def _write(context: Context, days: Days, rows: DataFrame, record: StageRecord) -
     slots = context.spark.sparkContext.defaultParallelism
     per_day = -(-UNITS_PER_SLOT * slots // len(days))
     bucket = F.pmod(F.xxhash64("user_id"), F.lit(per_day))
-    spread = rows.repartition(per_day * len(days), "ds", bucket).sortWithinPartitions("ds", "user_id")
+    spread = rows.repartition(write_tasks(per_day * len(days), slots), "ds", bucket).sortWithinPartitions("ds", "user_id")
     where = Where(days=days)
     metadata = {"run_id": context.run_id, "stage": record.stage, "read": record.read}
     version = context.lake.replace("user_features", spread, where, metadata, ROWS_PER_FILE)

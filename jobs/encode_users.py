@@ -20,7 +20,7 @@ from jobs.encoding import FrozenTokenizer, encode_units
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered, load_registered
-from jobs.work_units import balanced
+from jobs.work_units import balanced, write_tasks
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
 
@@ -112,8 +112,9 @@ def encoded(context: Context, tasks: list[list[tuple[object, ...]]], frozen: Fro
 
 def _write(context: Context, days: Days, rows: DataFrame, registered: Registered, record: StageRecord) -> None:
     keyed = rows.select("*", F.lit(registered.version).alias("tokenizer_version"), F.lit(context.run_id).alias("run_id"))
+    slots = context.spark.sparkContext.defaultParallelism
     files = max(1, -(-record.rows["user_features"] // ROWS_PER_TOKEN_FILE // len(days)))
-    spread = keyed.repartition(len(days) * files, "ds", F.pmod(F.col("row_hash"), F.lit(files))).sortWithinPartitions("ds", "user_id")
+    spread = keyed.repartition(write_tasks(len(days) * files, slots), "ds", F.pmod(F.col("row_hash"), F.lit(files))).sortWithinPartitions("ds", "user_id")
     where = Where(days=days, equals=(("tokenizer_version", registered.version),))
     metadata = {"run_id": context.run_id, "stage": record.stage, "fingerprint": registered.fingerprint, "read": record.read}
     version = context.lake.replace("staged_user_tokens", spread, where, metadata)

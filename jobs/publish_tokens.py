@@ -13,6 +13,7 @@ from jobs.delta_tables import Where, on_days
 from jobs.errors import GateRefused
 from jobs.ledger import StageRecord, record_stage, versions_read
 from jobs.registered_tokenizers import Registered, find_registered
+from jobs.work_units import write_tasks
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
 
@@ -54,7 +55,8 @@ def run(context: Context, days: Days, version: str | None = None) -> None:
         sources = tuple(s.name for s in context.catalog.sources)
         if context.lake.active_files("user_tokens", old_version, where):
             _keep_superseded(context, superseded_rows(staged, old, sources, context.run_id), where, record)
-        rows = published_rows(staged, old, sources, context.run_id).repartition(len(days), "ds").sortWithinPartitions("ds", "user_id")
+        tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
+        rows = published_rows(staged, old, sources, context.run_id).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
         metadata = _metadata(context, days, registered, audit)
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)

@@ -22,6 +22,7 @@ from jobs.errors import BadInput, GateRefused
 from jobs.ledger import StageRecord, record_stage
 from jobs.raw_input import last_delivered, raw_rows, read_fault
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
+from jobs.work_units import write_tasks
 from schemas.catalog import Source
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
@@ -97,8 +98,9 @@ def _write(context: Context, days: Days, source: Source, checked: DataFrame, cou
         source_table_name(source.name): (clean_rows(checked, source).select("*", run_id), "clean"),
         quarantine_table_name(source.name): (quarantined_rows(checked).select("*", run_id), "quarantined"),
     }
+    tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
     for table, (rows, count) in tables.items():
-        version = context.lake.replace(table, rows.repartition(len(days), "delivered_ds"), where, metadata)
+        version = context.lake.replace(table, rows.repartition(tasks, "delivered_ds"), where, metadata)
         written = sum(f.rows for f in context.lake.active_files(table, version, where))
         expected = sum(d[count] for d in outcome.deliveries)
         if written != expected:

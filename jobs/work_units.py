@@ -3,6 +3,13 @@
 import heapq
 from collections.abc import Sequence
 
+TASKS_PER_SLOT = 8  # tasks of a write over many days; a task then writes several days, one after the other
+
+
+def write_tasks(files: int, slots: int) -> int:
+    """Tasks that write `files` files: one each while they are few, then eight per slot; a task costs 10 ms and more."""
+    return max(1, min(files, TASKS_PER_SLOT * slots))
+
 
 def balanced(rows: Sequence[int], bins: int) -> list[list[int]]:
     """Positions of `rows` in at most `bins` non-empty bins, heaviest first into the lightest bin.

@@ -35,11 +35,12 @@ def version(value: str) -> str:
 def day(value: str) -> date:
     """A day written YYYY-MM-DD."""
     try:
-        if DAY.match(value):
-            return date.fromisoformat(value)
-    except ValueError:
-        pass  # shape right, date impossible: same answer as a wrong shape, below
-    raise IdentifierError(f"day {value!r}: expected a date written YYYY-MM-DD, such as 2026-01-31")
+        parsed = date.fromisoformat(value) if DAY.match(value) else None
+    except ValueError:  # the shape is right, the date impossible
+        parsed = None
+    if parsed is None:
+        raise IdentifierError(f"day {value!r}: expected a date written YYYY-MM-DD, such as 2026-01-31")
+    return parsed
 
 
 def moment(value: str) -> datetime:

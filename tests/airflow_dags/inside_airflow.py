@@ -40,9 +40,14 @@ def described(dag: DAG) -> dict[str, Any]:
     }
 
 
-def ran(dag: DAG, case: dict[str, Any]) -> dict[str, Any]:
+def parsed() -> DagBag:
+    return DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+
+
+def ran(case: dict[str, Any]) -> dict[str, Any]:
     """State and number of tries of every task, or why there was no run."""
     os.environ.update(case["env"])
+    dag = parsed().dags[case["dag"]]  # anew, as each task's process does: a run's parameters stay in the DAG object (Airflow 3.3.2)
     for task in dag.tasks:
         task.retry_delay = timedelta(seconds=1)
     logical_date = datetime.fromisoformat(case["logical_date"]) if case["logical_date"] else None
@@ -55,11 +60,11 @@ def ran(dag: DAG, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(verb: str, answer: str, cases: str = "") -> None:
-    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     if verb == "describe":
+        bag = parsed()
         found: Any = {"import_errors": bag.import_errors, "dags": {name: described(dag) for name, dag in bag.dags.items()}}
     else:
-        found = {name: ran(bag.dags[case["dag"]], case) for name, case in json.loads(Path(cases).read_text()).items()}
+        found = {name: ran(case) for name, case in json.loads(Path(cases).read_text()).items()}
     Path(answer).write_text(json.dumps(found))
 
 

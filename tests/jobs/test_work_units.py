@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.work_units import balanced
+from jobs.work_units import balanced, write_tasks
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 16))
@@ -21,3 +21,8 @@ def test_no_bins_is_a_mistake() -> None:
     """Zero tasks can hold nothing."""
     with pytest.raises(ValueError, match="1 or more"):
         balanced([1], 0)
+
+
+def test_a_write_has_a_task_per_file_up_to_eight_per_slot() -> None:
+    """One day stays one task; two years of days share sixteen."""
+    assert [write_tasks(files, 2) for files in (0, 1, 7, 16, 730)] == [1, 1, 7, 16, 16]
