@@ -30,4 +30,14 @@ def render(registered: Registered) -> Group:
 
 
 def _metrics(registered: Registered) -> list[Table]:
-    return []
+    """Held-out error after each level, and how the training sample uses each codebook."""
+    sources = registered.metrics.get("sources", {})
+    error = f"{registered.metrics['held_out_error']:.4f}" if "held_out_error" in registered.metrics else "unknown"
+    table = Table(title=f"quality (relative squared error on held-out users {error})", title_justify="left")
+    for name in ("source", "slices", "level", "error", "usage", "dead", "perplexity"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for source, found in sources.items():
+        for level, (left, use) in enumerate(zip(found["relative_squared_error"], found["levels"], strict=True), start=1):
+            first = (source, f"{found['slices']:,}") if level == 1 else ("", "")
+            table.add_row(*first, str(level), f"{left:.4f}", f"{use['usage']:.2f}", str(use["dead_codes"]), f"{use['perplexity']:.1f}")
+    return [table]

@@ -23,7 +23,7 @@ class Airflow:
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         """One command of that environment. Its output is returned whatever its end."""
         program = [str(self.bin / command[0]), *command[1:]]
-        return subprocess.run(program, env=self.env | env, capture_output=True, text=True, timeout=900, check=False)
+        return subprocess.run(program, env=self.env | env, capture_output=True, text=True, timeout=1800, check=False)
 
     def ask(self, verb: str, folder: Path, cases: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON that `inside_airflow.py` answers."""

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 DAY = "2024-01-03"  # the last of the published fixture's days
 SIZE = "--name nightly --driver-memory 1g --executor-memory 1g --conf spark.sql.shuffle.partitions=2 --conf spark.databricks.delta.snapshotPartitions=2"
+GUARD = '{ "$@" < /dev/null; kill 0; } & read -r _; kill 0'  # the read ends with the pipe, the pipe with the test process
 PATIENCE = 900.0  # seconds; the day takes about 60 on two free cores
 
 
@@ -60,9 +61,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def daemon(log: Path, *command: str) -> subprocess.Popen[bytes]:
-    """A Spark daemon in a process group of its own."""
+    """A Spark daemon in a process group of its own, which also ends when this process dies without a word."""
+    guarded = ["bash", "-c", GUARD, "guard", str(SPARK_HOME / "bin" / "spark-class"), *command]
     with log.open("wb") as stream:
-        return subprocess.Popen([SPARK_HOME / "bin" / "spark-class", *command], stdout=stream, stderr=stream, env=environment(), start_new_session=True)
+        return subprocess.Popen(guarded, stdin=subprocess.PIPE, stdout=stream, stderr=stream, env=environment(), start_new_session=True)
 
 
 def logged(log: Path, pattern: str, process: subprocess.Popen[bytes]) -> str:
