@@ -53,7 +53,7 @@ Start with `u2qt status --ds D`: it shows what arrived, how far the day came and
 | a day was skipped | the scheduler was down; there is no catch-up | trigger with `{"ds": "D"}`, or `u2qt run-day --from D --to D` |
 | published numbers look odd | | `u2qt report --ds D` |
 
-Clearing a task clears what follows it: `airflow tasks clear u2qt_daily --task-regex audit_tokens --downstream`.
+To clear a task, open its run and clear it with everything downstream. `airflow tasks clear` without dates clears that task in *every* run.
 """
 
 

@@ -54,7 +54,7 @@ def event_text(source: Source) -> Column:
 
 
 def magnitude(value: Column) -> Column:
-    """Order of magnitude as a word, e9 for 512 to 1023: text models read raw numbers badly. The sign is kept."""
+    """Order of magnitude as a word, e9 for 511 to 1022: text models read raw numbers badly. The sign is kept."""
     exponent = F.floor(F.log2(F.abs(value.cast("double")) + 1)).cast("string")
     return F.concat(F.when(value < 0, "-e").otherwise("e"), exponent)
 

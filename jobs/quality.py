@@ -45,6 +45,11 @@ class Suite:
     expectations: tuple[Expectation, ...]
     suite_hash: str  # sha256 of the suite as written, with its placeholders' values
 
+    @property
+    def columns(self) -> set[str]:
+        """Every column that an expectation names as such; row rules name theirs in SQL."""
+        return {column for expectation in self.expectations for column in _columns(expectation)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:

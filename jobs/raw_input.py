@@ -42,6 +42,14 @@ def path_exists(spark: SparkSession, path: str) -> bool:
     return bool(hadoop.getFileSystem(spark._jsc.hadoopConfiguration()).exists(hadoop))
 
 
+def has_files(spark: SparkSession, path: str) -> bool:
+    """Whether a file or folder has content; an empty folder, or only empty files, is a delivery without rows."""
+    hadoop = spark.sparkContext._gateway.jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    listed = hadoop.getFileSystem(spark._jsc.hadoopConfiguration()).listStatus(hadoop)
+    shown = (status for status in listed if not str(status.getPath().getName()).startswith(("_", ".")))
+    return any(status.isDirectory() or status.getLen() > 0 for status in shown)
+
+
 def read_fault(error: Exception) -> str | None:
     """The first line of `error` when it says that input could not be read, else None."""
     text = str(error)
@@ -88,6 +96,8 @@ def last_delivered(spark: SparkSession, source: Source, input_root: str) -> date
 
 def _read(spark: SparkSession, source: Source, path: str) -> DataFrame:
     options = dict(source.input.options)
+    if source.input.delivered_ds is None and source.input.format != "delta" and not has_files(spark, path):
+        return spark.createDataFrame([], StructType([StructField(name, StringType()) for name in needed_columns(source)]))
     try:
         if source.input.format == "csv":
             return _csv(spark, path, options)
@@ -123,7 +133,7 @@ def _text_columns(rows: DataFrame, source: Source, path: str) -> DataFrame:
     if source.input.format == "json":  # a field that is null on a whole day is not in that day's files
         nullable = {c.source_column for c in source.columns if c.nullable}
         rows = rows.select("*", *(F.lit(None).cast("string").alias(name) for name in missing if name in nullable))
-        missing = [name for name in missing if name not in nullable] if rows.columns else []
+        missing = [name for name in missing if name not in nullable]
     if missing:
         raise BadInput(
             f"source {source.name}, {path}: no column {', '.join(missing)}, found {', '.join(rows.columns)}; "

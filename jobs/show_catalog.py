@@ -5,15 +5,20 @@ from pathlib import Path
 from rich.table import Table
 
 from jobs import quality
+from jobs.errors import BadInput
 from schemas.catalog import Catalog, Column, Source
 from schemas.catalog_files import load_catalog
+from schemas.source_events import source_events
 
 
 def checked(folder: Path | None) -> Catalog:
     """The catalog, with its suites checked too. Raises `CatalogError` or `BadInput` with what is wrong."""
     catalog = load_catalog(folder)
     for source in catalog.sources:
-        quality.load_suite(catalog.suites[source.name], f"expectations/sources/{source.name}.json")
+        file = f"expectations/sources/{source.name}.json"
+        unknown = quality.load_suite(catalog.suites[source.name], file).columns - set(source_events(source).columns)
+        if unknown:
+            raise BadInput(f"{file}: found column {', '.join(sorted(unknown))}, expected those of table source_{source.name}")
     return catalog
 
 

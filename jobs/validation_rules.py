@@ -16,7 +16,9 @@ from schemas import catalog as declared
 from schemas.catalog import Catalog, Source
 
 CONTROL_CHARACTERS = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"  # tab, line feed and carriage return are text
-ISO_OFFSET = r"\d{2}:\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
+# Spark also reads a time without a date (as today's) and zone names; both would make a value depend on more than itself.
+ISO = r"^[+-]?\d{4,6}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d{1,9})?)?\s?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+ISO_OFFSET = r":\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
 PATTERN_OFFSET = re.compile(r"[XxZOVz]")  # Spark's pattern letters for an offset or zone, outside quoted text
 MAX_USER_ID_CHARS = 512
 
@@ -78,8 +80,13 @@ def _timestamp(text: Column, pattern: str | None, zone: str) -> Column:
         parsed = F.try_to_timestamp(text, F.lit(pattern))
         absolute = PATTERN_OFFSET.search(re.sub(r"'[^']*'", "", pattern)) is not None
         return parsed if absolute else F.to_utc_timestamp(parsed, zone)
-    parsed = F.try_to_timestamp(text)
+    parsed = _iso(text)
     return F.when(text.rlike(ISO_OFFSET), parsed).otherwise(F.to_utc_timestamp(parsed, zone))
+
+
+def _iso(text: Column) -> Column:
+    """ISO 8601 as Spark reads it, with at least a date; NULL for anything else."""
+    return F.when(text.rlike(ISO), F.try_to_timestamp(text))
 
 
 def _typed(column: declared.Column, time_zone: str) -> Column:
@@ -87,7 +94,7 @@ def _typed(column: declared.Column, time_zone: str) -> Column:
     if column.type == "timestamp":
         return _timestamp(text, column.format, column.zone or time_zone)
     if column.type == "date":
-        return F.to_date(F.try_to_timestamp(text, F.lit(column.format)) if column.format else F.try_to_timestamp(text))
+        return F.to_date(F.try_to_timestamp(text, F.lit(column.format)) if column.format else _iso(text))
     if column.type == "double":
         number = text.try_cast("double")
         return F.when(~F.isnan(number) & (F.abs(number) < float("inf")), number)

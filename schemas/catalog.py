@@ -5,6 +5,8 @@ A catalog is a folder with `catalog.yaml` (name, time zone, delivery lag, the so
 Reading and reporting live in `catalog_files`; this module only says what a right declaration is.
 """
 
+import hashlib
+import json
 import string
 import zoneinfo
 from datetime import timedelta
@@ -163,6 +165,13 @@ class Source(Declaration):
         """(literal text, column or '', format) parts of the template, in order."""
         return tuple((text, field or "", spec or "") for text, field, spec, _ in string.Formatter().parse(self.template or ""))
 
+    @property
+    def definition(self) -> str:
+        """16 hex digits over everything that gives this source's features their meaning; not comments, checks or input."""
+        columns = [(c.name, c.type, c.nullable) for c in (*self.id_columns, *self.with_role("numeric"))]
+        facts = [self.kind, columns, self.value_names, self.template, self.max_text_chars, self.lookback_days]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
     @model_validator(mode="after")
     def _consistent(self) -> "Source":
         names = [c.name for c in self.columns]
@@ -190,6 +199,9 @@ class Source(Declaration):
             parts = self.template_fields
         except ValueError as error:
             raise ValueError(f"template: balanced braces ({error})") from None
+        for _, field, _spec, conversion in string.Formatter().parse(self.template or ""):
+            if field == "" or conversion:
+                raise ValueError(f"template: {{{field}{'!' + conversion if conversion else ''}}} to be the name of a column, optionally with :log2")
         for _, field, spec in parts:
             if not field:
                 continue
@@ -263,6 +275,7 @@ class Catalog(Declaration):
                     "num_ids": len(s.id_columns),
                     "num_values": len(s.value_names),
                     "max_events": s.max_events if s.kind == "events" else 1,
+                    "definition": s.definition,
                 }
                 for s in self.sources
             ],

@@ -32,6 +32,7 @@ class SourceLayout:
     num_ids: int  # F: hashed categorical fields per event, or of the profile
     num_values: int  # V: numeric fields per event, or of the profile
     max_events: int = 1  # E: slots per user and day; 1 for a profile
+    definition: str = ""  # hash of what the columns mean: names, types, template, lengths
 
     def __post_init__(self) -> None:
         require(SOURCE_NAME.fullmatch(self.name) is not None, "source.name", self.name, "[a-z][a-z0-9_]{0,62}")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.raw_input import raw_rows
 from jobs.validate_sources import delivery_outcomes
-from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
+from jobs.validation_rules import _timestamp, checked_rows, clean_rows, quarantined_rows
 from schemas.catalog import Catalog, CatalogHeader, Source
 from schemas.keys import Days
 
@@ -123,3 +124,29 @@ def test_a_broken_line_is_quarantined_as_such(spark: SparkSession, tmp_path: Pat
     bad = quarantined_rows(checked).collect()[0]
     assert bad.reasons[0] == "row_malformed:row"
     assert bad.raw["_corrupt_record"] == "{broken"
+
+
+def test_iso_times_need_a_date_and_take_offsets_as_numbers(spark: SparkSession) -> None:
+    """Spark would read a time alone as today's, and a zone's name as absolute: both would shift without a word."""
+    texts = [
+        "10:00:00",
+        "2026-03-01 10:00:00 UTC",
+        "2026-03-01 10:00:00 Europe/Berlin",
+        "2026",
+        "2026-03-01",
+        "2026-03-01T10:00:00Z",
+        "2026-03-01 10:00:00.25+02:00",
+    ]
+    rows = spark.createDataFrame([(text,) for text in texts], "text string")
+    moments = rows.select(_timestamp(F.col("text"), None, "Asia/Shanghai").cast("string").alias("moment")).collect()
+    assert [row.moment for row in moments] == [None, None, None, None, "2026-02-28 16:00:00", "2026-03-01 10:00:00", "2026-03-01 08:00:00.25"]
+
+
+@pytest.mark.parametrize("files", [{}, {"part.json": ""}, {"_SUCCESS": ""}])
+def test_an_empty_delivery_has_no_rows(spark: SparkSession, tmp_path: Path, files: dict[str, str]) -> None:
+    """A folder that is there without content is a day without rows; whether that is allowed, `min_rows_per_day` says."""
+    path = tmp_path / "visits" / str(DAY)
+    path.mkdir(parents=True)
+    for name, content in files.items():
+        (path / name).write_text(content)
+    assert raw_rows(spark, visits(), str(tmp_path), Days(DAY, DAY)).count() == 0

@@ -56,6 +56,8 @@ def test_a_copied_folder_means_the_same(folder: Path) -> None:
         (lambda c: c["columns"].append(dict(c["columns"][0])), "expected columns: bill_id once each"),
         (lambda c: c.update(template="{product} {price}"), "{price} to name a column"),
         (lambda c: c.update(template="{product"), "balanced braces"),
+        (lambda c: c.update(template="{product} {}"), "name of a column"),
+        (lambda c: c.update(template="{product!r}"), "name of a column"),
         (lambda c: c.update(template="{product:log2}"), ":log2 on a numeric column"),
         (lambda c: c["event_time"].update(zone="Asia/Shangai"), "event_time.zone: found 'Asia/Shangai', expected an IANA time zone"),
         (lambda c: c.update(dedup_key=["bill_no"]), "dedup_key: 'bill_no' among the columns"),
