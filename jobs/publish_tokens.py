@@ -74,20 +74,29 @@ def _passing_audit(context: Context, days: Days, registered: Registered, record:
             raise GateRefused(
                 f"publish {ds}, {registered.version}: its audit {verdict}, expected a passing one; run `u2qt audit --ds {ds}` and read what it says"
             )
-    _require_unchanged(context, registered, found)
+    _require_unchanged(context, days, registered, found)
     return max(last, key=lambda row: row.staged_version)
 
 
-def _require_unchanged(context: Context, registered: Registered, audits: dict[object, Row]) -> None:
+def _require_unchanged(context: Context, days: Days, registered: Registered, audits: dict[object, Row]) -> None:
     current = context.lake.version("staged_user_tokens")
+    audited = sorted({audit.staged_version for audit in audits.values()})
+    files = {version: _files_by_day(context, days, registered, version) for version in {*audited, current}}
     for audit in audits.values():
-        where = Where(days=Days(audit.ds, audit.ds), equals=(("tokenizer_version", registered.version),))
-        then, now = (context.lake.active_files("staged_user_tokens", v, where) for v in (audit.staged_version, current))
-        if {f.url for f in then} != {f.url for f in now}:
+        if files[audit.staged_version].get(str(audit.ds)) != files[current].get(str(audit.ds)):
             raise GateRefused(
                 f"publish {audit.ds}, {registered.version}: staged again (version {current}) since the audit of version "
                 f"{audit.staged_version}; run `u2qt audit --ds {audit.ds}`"
             )
+
+
+def _files_by_day(context: Context, days: Days, registered: Registered, version: int) -> dict[str, set[str]]:
+    """The staged files of each day at a version of the table."""
+    where = Where(days=days, equals=(("tokenizer_version", registered.version),))
+    by_day: dict[str, set[str]] = {}
+    for file in context.lake.active_files("staged_user_tokens", version, where):
+        by_day.setdefault(file.partition["ds"], set()).add(file.url)
+    return by_day
 
 
 def _audited_rows(context: Context, days: Days, registered: Registered, audit: Row, record: StageRecord) -> DataFrame:
