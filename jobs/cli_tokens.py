@@ -23,6 +23,7 @@ def train(
     last: Annotated[str, typer.Option("--to", help="Last day to train on; labels up to it would leak.")],
     tokenizer_version: Annotated[str, typer.Option("--tokenizer-version", help="Name of the new version.")],
     quantizer: Annotated[str, typer.Option(help="residual or rq_kmeans.")] = "residual",
+    stage1: Annotated[str, typer.Option(help="text or qformer: from what a slice is embedded.")] = "text",
     size: Annotated[str, typer.Option(help="tiny, demo or base.")] = "base",
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same fingerprint on one machine.")] = 0,
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of checkpoints [default: in the lakehouse].")] = None,
@@ -35,7 +36,7 @@ def train(
     sizes = {"tiny": presets.tiny, "demo": presets.demo, "base": presets.base}
     if size not in sizes:
         raise BadInput(f"--size {size}: expected one of {', '.join(sizes)}")
-    config = sizes[size](seed=seed, quantizer=quantizer)
+    config = sizes[size](seed=seed, quantizer=quantizer, stage1=stage1)
     with on_terminal(console) as progress:
         made = train_tokenizer.run(context, days_of(None, first, last), tokenizer_version, config, checkpoints=checkpoints, progress=progress)
     say(f"tokenizer {made.version}: fingerprint {made.fingerprint[:16]}, checkpoint {made.checkpoint}")

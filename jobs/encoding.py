@@ -50,7 +50,7 @@ def encode_units(frozen: FrozenTokenizer) -> Callable[[Frames], Iterator[pd.Data
         for frame in frames:
             for unit in frame.to_dict("records"):
                 planned = StreamUnit(url=unit["url"], shard=unit["shard"], shards=unit["shards"], rows=unit["rows"])
-                for batch in read_units([planned], tokenizer.layout):
+                for batch in read_units([planned], tokenizer.layout, events=tokenizer.config.reads_events):
                     yield _keyed_codes(batch, tokenizer).assign(ds=unit["ds"])
 
     return encode

@@ -38,7 +38,7 @@ def run(
         layout = feature_layout(context.catalog)
 
         def open_stream() -> Iterator[FeatureBatch]:
-            return read_files(files, layout)
+            return read_files(files, layout, events=config.reads_events)
 
         tokenizer = train(layout, config, open_stream, progress)
         _refuse_other_fingerprint(context, version, tokenizer)

@@ -8,7 +8,7 @@ from rich.status import Status
 
 from u2qt_model.train import Progress
 
-PHASES = {"first_pass": "reading for the start", "start": "started by k-means", "epoch": "epoch"}
+PHASES = {"qformer": "Q-Former, reading for the moments", "first_pass": "reading for the start", "start": "started by k-means", "epoch": "epoch"}
 
 
 @contextmanager
@@ -30,10 +30,13 @@ def on_terminal(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 def line(progress: Progress) -> str:
     """One state in words; what a phase doesn't know is left out."""
-    name = f"epoch {progress.epoch}" if progress.phase == "epoch" else PHASES[progress.phase]
+    names = {"epoch": "epoch", "qformer": "Q-Former epoch"}
+    name = f"{names[progress.phase]} {progress.epoch}" if progress.epoch and progress.phase in names else PHASES[progress.phase]
     parts = [f"{name}: {progress.users:,} user-days"]
     if progress.error is not None:
         parts.append(f"error {progress.error:.4f}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.4f}")
     if progress.usage is not None:
         parts.append(f"usage {progress.usage:.2f}")
     if progress.users_per_second:

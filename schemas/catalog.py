@@ -275,6 +275,7 @@ class Catalog(Declaration):
                     "num_ids": len(s.id_columns),
                     "num_values": len(s.value_names),
                     "max_events": s.max_events if s.kind == "events" else 1,
+                    "timed": s.kind == "events",
                     "definition": s.definition,
                 }
                 for s in self.sources

@@ -21,7 +21,7 @@ from u2qt_model.config import FeatureLayout, TokenizerConfig
 from u2qt_model.errors import CheckpointError, ConfigError
 from u2qt_model.json_form import to_plain
 from u2qt_model.model import TokenizerModel
-from u2qt_model.slice_embedder import SliceEmbedder
+from u2qt_model.stage_one import slice_embedder
 from u2qt_model.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, METRICS, LAYOUT = "model.safetensors", "config.json", "metrics.json", "layout.json"
@@ -141,7 +141,7 @@ def _require_layout(root: Path, found: FeatureLayout, expected: FeatureLayout | 
 
 
 def _build(root: Path, layout: FeatureLayout, config: TokenizerConfig, contents: dict[str, bytes]) -> Tokenizer:
-    embedder = SliceEmbedder(layout, config)
+    embedder = slice_embedder(layout, config)
     model = TokenizerModel(layout, config, embedder)
     try:
         tensors = load_tensors(contents[WEIGHTS])

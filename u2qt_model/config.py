@@ -32,6 +32,7 @@ class SourceLayout:
     num_ids: int  # F: hashed categorical fields per event, or of the profile
     num_values: int  # V: numeric fields per event, or of the profile
     max_events: int = 1  # E: slots per user and day; 1 for a profile
+    timed: bool = False  # an event's last two values are the share of its day and log(1 + seconds) since the one before
     definition: str = ""  # hash of what the columns mean: names, types, template, lengths
 
     def __post_init__(self) -> None:
@@ -47,6 +48,8 @@ class SourceLayout:
         require(self.num_values >= 0, f"{self.name}.num_values", self.num_values, "0 or more")
         require(self.max_events >= 1, f"{self.name}.max_events", self.max_events, "1 or more")
         require(self.kind == "events" or self.max_events == 1, f"{self.name}.max_events", self.max_events, "1 for a profile")
+        timeable = not self.timed or (self.kind == "events" and self.num_values >= 2)
+        require(timeable, f"{self.name}.timed", self.timed, "true for events with 2 values or more only")
         has_fields = self.kind == "events" or self.num_ids + self.num_values > 0
         require(has_fields, f"{self.name}.num_ids + num_values", 0, "1 or more for a profile")
 
@@ -103,6 +106,41 @@ class TextEncoderConfig:
         require(self.kind == "hashing", "text.kind", self.kind, "hashing")
         require(8 <= self.width <= 2**16, "text.width", self.width, "8 to 65536")
         require(1 <= self.max_ngram <= 4, "text.max_ngram", self.max_ngram, "1 to 4")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QFormerConfig:
+    """The causal Q-Former over event arrays and its training; at work where `stage1` is "qformer"."""
+
+    queries: int = 4  # q per source; a slice's embedding is q x width wide
+    width: int = 64  # E of one query
+    heads: int = 4  # of every attention
+    blocks: int = 4  # the first, third, ... attend to events
+    bag_buckets: int = 1024  # H: hashed fields are folded into these to be reconstructed
+    epochs: int = 5  # passes after the one for the values' moments
+    batch_users: int = 256  # users per step; those of a step are each other's negatives
+    learning_rate: float = 2e-3  # at the end of the warm-up; then it falls to 0 in a line
+    warm_up: float = 0.1  # share of all steps
+    weight_decay: float = 0.01  # of matrices; not of id embeddings, queries, norms and biases
+    bag_weight: float = 1.0
+    value_weight: float = 1.0
+    contrast_weight: float = 0.1
+    temperature: float = 0.1  # of the contrast's cosines
+
+    def __post_init__(self) -> None:
+        require(1 <= self.queries <= 64, "qformer.queries", self.queries, "1 to 64")
+        require(self.width >= 16 and self.width % 16 == 0, "qformer.width", self.width, "a multiple of 16")
+        require(self.heads >= 1 and self.width % self.heads == 0, "qformer.heads", self.heads, f"a divisor of width {self.width}")
+        require(self.blocks >= 1, "qformer.blocks", self.blocks, "1 or more")
+        require(self.bag_buckets >= 2, "qformer.bag_buckets", self.bag_buckets, "2 or more")
+        require(self.epochs >= 0, "qformer.epochs", self.epochs, "0 or more")
+        require(self.batch_users >= 1, "qformer.batch_users", self.batch_users, "1 or more")
+        require(0 < self.learning_rate < 1, "qformer.learning_rate", self.learning_rate, "between 0 and 1")
+        require(0 <= self.warm_up < 1, "qformer.warm_up", self.warm_up, "0 up to 1")
+        require(0 <= self.weight_decay < 1, "qformer.weight_decay", self.weight_decay, "0 up to 1")
+        for name, weight in (("bag", self.bag_weight), ("value", self.value_weight), ("contrast", self.contrast_weight)):
+            require(0 <= weight < math.inf, f"qformer.{name}_weight", weight, "0 or more and finite")
+        require(0 < self.temperature < math.inf, "qformer.temperature", self.temperature, "more than 0 and finite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,11 +228,21 @@ class EncodingConfig:
 class TokenizerConfig:
     """Everything that changes a tokenizer besides its data."""
 
+    stage1: str = "text"  # a slice's embedding: "text" (of its text, by `text`) | "qformer" (of its events, by `qformer`)
     text: TextEncoderConfig = TextEncoderConfig()
+    qformer: QFormerConfig = QFormerConfig()
     encoder: SliceEncoderConfig = SliceEncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
     training: TrainingConfig = TrainingConfig()
     encoding: EncodingConfig = EncodingConfig()
+
+    def __post_init__(self) -> None:
+        require(self.stage1 in ("text", "qformer"), "stage1", self.stage1, "text or qformer")
+
+    @property
+    def reads_events(self) -> bool:
+        """Whether the event arrays have to be streamed."""
+        return self.stage1 == "qformer"
 
     def to_json(self) -> str:
         """Canonical JSON; the inverse of `from_json`."""

@@ -1,4 +1,4 @@
-"""The weights of a tokenizer: one projection per source and a quantizer. What a checkpoint's safetensors file holds.
+"""The weights of a tokenizer: stage 1's, one projection per source and a quantizer. What a checkpoint's safetensors hold.
 
 S sources, R rows, E a source's embedding width, D code dimension.
 """
@@ -25,6 +25,7 @@ class TokenizerModel(nn.Module):
         super().__init__()
         encoder, sources = config.encoder, range(len(layout.sources))
         projections = (Projection(embedder.width(source), encoder.code_dim, encoder.clip) for source in sources)
+        self.stage1 = embedder.network  # None where stage 1 has no weights
         self.projections = nn.ModuleList(projections)
         self.quantizer = _quantizer(len(sources), config)
         self.register_buffer("seen", torch.zeros(len(sources), dtype=torch.int64))

@@ -60,8 +60,8 @@ class Tokenizer:
 
     @property
     def text_encoder_identity(self) -> dict[str, str | int]:
-        """What decides the text encoder's vectors."""
-        return self._embedder.text_encoder.identity
+        """What decides the text encoder's vectors; {"kind": "none"} where stage 1 is a Q-Former."""
+        return self._embedder.text_encoder_identity
 
     @property
     def untrained_sources(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class Tokenizer:
 
     def columns(self) -> tuple[str, ...]:
         """The `user_features` columns that `encode` reads."""
-        return self.layout.columns(events=False)
+        return self.layout.columns(events=self.config.reads_events)
 
     def describe(self) -> dict[str, Any]:
         """What layout.json says: fingerprint, catalog, sources, and the numbering of tokens."""
@@ -80,7 +80,7 @@ class Tokenizer:
             "catalog": self.layout.catalog,
             "hash_buckets": self.layout.hash_buckets,
         }
-        return {**about, "sources": sources, "quantizer": self.config.quantizer.kind, **self.vocabulary.describe()}
+        return {**about, "sources": sources, "stage1": self.config.stage1, "quantizer": self.config.quantizer.kind, **self.vocabulary.describe()}
 
     def encode(self, batch: FeatureBatch) -> Codes:
         """int16 (B, S, L), -1 in every level of a source that is absent or was never trained."""

@@ -3,11 +3,13 @@
 First pass: moments and reservoirs. Start: projections from them, codebooks by k-means. Epochs: networks by gradient,
 codebooks by moving averages; held-out users decide which epoch's weights are kept, the start's included. Memory
 doesn't grow with the users. Same layout, configuration, data in the same order and machine: same fingerprint.
+Where stage 1 is a Q-Former, `train_qformer` comes before all that, with passes of its own.
 
 B users, S sources, D code dimension.
 """
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +26,14 @@ from u2qt_model.errors import TrainingError
 from u2qt_model.evaluation import block_reports, source_reports, total_error
 from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_rows
 from u2qt_model.model import TokenizerModel
+from u2qt_model.qformer import QFormer
+from u2qt_model.qformer_embedder import QFormerEmbedder
 from u2qt_model.refine import Refiner
 from u2qt_model.residual_quantizer import ResidualQuantizer
-from u2qt_model.slice_embedder import SliceEmbedder
+from u2qt_model.stage_one import slice_embedder
 from u2qt_model.threads import fixed_threads
 from u2qt_model.tokenizer import Tokenizer
+from u2qt_model.train_qformer import QFormerState, train_qformer
 
 OpenStream = Callable[[], Iterator[FeatureBatch]]
 
@@ -37,13 +42,14 @@ OpenStream = Callable[[], Iterator[FeatureBatch]]
 class Progress:
     """Where training stands; given to the callback after every batch and after the start."""
 
-    phase: str  # "first_pass" | "start" | "epoch"
-    epoch: int  # 0 until the start is done, then from 1
+    phase: str  # "qformer" (where stage 1 is one) | "first_pass" | "start" | "epoch"
+    epoch: int  # 0 until the start is done, then from 1; in "qformer" its own, 0 is the pass for moments
     step: int  # batches in this phase, or gradient steps in this epoch
     users: int  # user-days read in this phase
     users_per_second: float
     error: float | None = None  # relative squared error: of the epoch's slices so far, after the start held out
     usage: float | None = None  # share of all codes given out in this epoch
+    loss: float | None = None  # the Q-Former's, of the epoch's slices so far
 
 
 def train(
@@ -72,12 +78,16 @@ class _Training:
         progress: Callable[[Progress], None],
     ) -> None:
         self._layout, self._config, self._open_stream, self._progress = layout, config, open_stream, progress
-        self._embedder = SliceEmbedder(layout, config)
+        self._embedder = slice_embedder(layout, config)
         self._model = TokenizerModel(layout, config, self._embedder)
         self._share = config.training.held_out_share
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Tokenizer:
+        learnt: dict[str, Any] = {}
+        if isinstance(self._embedder, QFormerEmbedder):
+            network = self._embedder.network
+            learnt["qformer"] = self._timed("qformer", lambda: self._train_qformer(network))
         sample = self._timed("first_pass", self._first_pass)
         self._timed("projection", lambda: self._fit_projections(sample))
         training = self._projected([source.training.rows() for source in sample.sources])
@@ -91,8 +101,16 @@ class _Training:
         if isinstance(quantizer, ResidualQuantizer):
             refiner = Refiner(quantizer, members, self._config)
             self._timed("epochs", lambda: self._epochs(quantizer, refiner, measured, by_epoch))
-        metrics = self._metrics(sample, training, measured, by_epoch)
+        metrics = {**self._metrics(sample, training, measured, by_epoch), **learnt}
         return Tokenizer(self._layout, self._config, self._model, self._embedder, metrics)
+
+    def _train_qformer(self, network: QFormer) -> dict[str, Any]:
+        """Frozen afterwards: what follows reads its embeddings only."""
+
+        def report(state: QFormerState) -> None:
+            self._progress(Progress(phase="qformer", **dataclasses.asdict(state)))
+
+        return train_qformer(network, self._layout, self._config, self._open_stream, report)
 
     def _first_pass(self) -> FirstPass:
         widths = [self._embedder.width(source) for source in range(len(self._layout.sources))]

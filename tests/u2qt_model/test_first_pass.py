@@ -10,14 +10,14 @@ import pytest
 from u2qt_model import FeatureBatch, FeatureLayout, first_pass
 from u2qt_model.errors import TrainingError
 from u2qt_model.presets import tiny
-from u2qt_model.slice_embedder import SliceEmbedder
+from u2qt_model.text_embedder import TextEmbedder
 
 MakeBatch = Callable[..., FeatureBatch]
 
 
 def _read(layout: FeatureLayout, batches: list[FeatureBatch], share: float = 0.1, **training: Any) -> tuple[first_pass.FirstPass, list[int]]:
     config = replace(tiny(), training=replace(tiny().training, **training))
-    embedder = SliceEmbedder(layout, config)
+    embedder = TextEmbedder(layout, config)
     widths = [embedder.width(source) for source in range(len(layout.sources))]
     reported: list[int] = []
     return first_pass.first_pass(batches, embedder, widths, config, share, reported.append), reported

@@ -7,12 +7,12 @@ from u2qt_model.model import TokenizerModel
 from u2qt_model.presets import tiny
 from u2qt_model.residual_quantizer import ResidualQuantizer
 from u2qt_model.rq_kmeans import RqKmeans
-from u2qt_model.slice_embedder import SliceEmbedder
+from u2qt_model.text_embedder import TextEmbedder
 
 
 def _model(layout: FeatureLayout, quantizer: str, seed: int = 0) -> TokenizerModel:
     config = tiny(quantizer=quantizer, seed=seed)
-    return TokenizerModel(layout, config, SliceEmbedder(layout, config))
+    return TokenizerModel(layout, config, TextEmbedder(layout, config))
 
 
 @pytest.mark.parametrize(("quantizer", "kind"), [("residual", ResidualQuantizer), ("rq_kmeans", RqKmeans)])

@@ -11,14 +11,14 @@ from u2qt_model import FeatureBatch, FeatureLayout
 from u2qt_model.errors import BatchError
 from u2qt_model.presets import tiny
 from u2qt_model.profile_features import profile_vectors
-from u2qt_model.slice_embedder import SliceEmbedder
+from u2qt_model.text_embedder import TextEmbedder
 
 MakeColumns = Callable[..., dict[str, np.ndarray[Any, Any]]]
 
 
 @pytest.fixture
-def embedder(layout: FeatureLayout) -> SliceEmbedder:
-    return SliceEmbedder(layout, tiny())
+def embedder(layout: FeatureLayout) -> TextEmbedder:
+    return TextEmbedder(layout, tiny())
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def batch(make_columns: MakeColumns, layout: FeatureLayout) -> FeatureBatch:
     return FeatureBatch.from_columns(columns, layout)
 
 
-def test_rows_are_the_present_ones(embedder: SliceEmbedder, batch: FeatureBatch) -> None:
+def test_rows_are_the_present_ones(embedder: TextEmbedder, batch: FeatureBatch) -> None:
     """Ascending; a profile is always there."""
     assert embedder.present_rows(batch, 0).tolist() == [0, 2, 3]
     assert embedder.present_rows(batch, 2).tolist() == [0, 1, 2, 3]
 
 
-def test_equal_texts_are_embedded_once(embedder: SliceEmbedder, batch: FeatureBatch) -> None:
+def test_equal_texts_are_embedded_once(embedder: TextEmbedder, batch: FeatureBatch) -> None:
     """Distinct vectors and where each row finds its own."""
     rows = embedder.present_rows(batch, 0)
     distinct, inverse = embedder.distinct(batch, 0, rows)
@@ -44,7 +44,7 @@ def test_equal_texts_are_embedded_once(embedder: SliceEmbedder, batch: FeatureBa
     np.testing.assert_array_equal(embedder.embed(batch, 0, rows), embedder.text_encoder.encode([b"tea", b"red apple", b"tea"]))
 
 
-def test_profile_takes_its_own_path(embedder: SliceEmbedder, batch: FeatureBatch) -> None:
+def test_profile_takes_its_own_path(embedder: TextEmbedder, batch: FeatureBatch) -> None:
     """Values and hashed ids, of the width the embedder names."""
     profile, rows = batch.profile("profile"), np.array([1, 3])
     found = embedder.embed(batch, 2, rows)
@@ -52,7 +52,7 @@ def test_profile_takes_its_own_path(embedder: SliceEmbedder, batch: FeatureBatch
     np.testing.assert_array_equal(found, profile_vectors(profile.values[rows], profile.ids[rows], 64))
 
 
-def test_no_rows_give_no_vectors(embedder: SliceEmbedder, batch: FeatureBatch) -> None:
+def test_no_rows_give_no_vectors(embedder: TextEmbedder, batch: FeatureBatch) -> None:
     """For either kind."""
     nobody = np.zeros(0, np.int64)
     assert embedder.embed(batch, 0, nobody).shape == (0, 256)
@@ -69,7 +69,7 @@ class _BrokenEncoder:
         return np.array([[np.nan if text == b"red apple" else 0.0] * 256 for text in texts], np.float32)
 
 
-def test_embedding_that_is_not_finite_is_refused(embedder: SliceEmbedder, batch: FeatureBatch) -> None:
+def test_embedding_that_is_not_finite_is_refused(embedder: TextEmbedder, batch: FeatureBatch) -> None:
     """Source and row hash are named, not the text."""
     embedder.text_encoder = _BrokenEncoder()
     assert batch.row_hash is not None
