@@ -59,7 +59,8 @@ class ValueEmbedding(nn.Module):
         """(R, T, E)."""
         parts = [self.standardised(events), torch.ones(*events.mask.shape, 1)]
         if self._timed:
-            parts.append(time_encodings(events.values[..., -2], events.values[..., -1]))
+            day_share, log_gap = torch.where(events.mask[..., None], events.values[..., -2:], 0.0).unbind(dim=-1)
+            parts.append(time_encodings(day_share, log_gap))
         return cast(Tensor, self.network(torch.cat(parts, dim=-1)))
 
     def fit(self, mean: Tensor, variance: Tensor) -> None:
@@ -90,7 +91,7 @@ class EventEmbedding(nn.Module):
         embedded = cast(Tensor, self.values[source](events))
         if fields:
             ids = torch.where(events.mask[..., None], events.ids, 0).view(rows * slots, fields)
-            embedded = embedded + self.ids(ids).view(rows, slots, -1)
+            embedded = embedded + self.ids(ids).view_as(embedded)
         return cast(Tensor, self.norm(embedded))
 
 

@@ -3,7 +3,6 @@
 R rows, T event slots of a source, F hashed fields, V numeric values.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +53,3 @@ def _filled_up(chosen: NDArray[Any], size: int) -> Tensor:
     whole = np.zeros((size, *chosen.shape[1:]), chosen.dtype)
     whole[: len(chosen)] = chosen
     return torch.from_numpy(whole)
-
-
-def taken(events: Sequence[SourceEvents], rows: Tensor) -> tuple[SourceEvents, ...]:
-    """The same for the rows at these positions."""
-    return tuple(SourceEvents(ids=one.ids[rows], values=one.values[rows], mask=one.mask[rows]) for one in events)

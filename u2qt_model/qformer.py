@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(R, h, N, E / h) of (R, N, E)."""
-        return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], self._heads, x.shape[2] // self._heads).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -123,7 +123,7 @@ class QFormer(nn.Module):
         for block in self.blocks:
             x = block(x, keys, seen_queries, seen_events)
         return EncodedUsers(
-            slices=self.norm(x).view(len(present), len(events), -1),
+            slices=self.norm(x).view(len(present), len(events), self.slice_width),
             content=torch.stack([pooled(part, one.mask) for part, one in zip(embedded, events, strict=True)], dim=1),
             present=present,
         )

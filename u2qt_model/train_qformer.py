@@ -25,6 +25,7 @@ from u2qt_model.first_pass import held_out_rows
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_heads import QFormerHeads, QFormerLoss
 from u2qt_model.samples import Moments
+from u2qt_model.threads import fixed_threads
 
 OpenStream = Callable[[], Iterator[FeatureBatch]]
 LONGEST_GRADIENT = 1.0  # norm to which a step's gradient is cut
@@ -62,7 +63,8 @@ def train_qformer(
 
     Raises TrainingError for a loss that isn't finite, and for a stream without user ids while `held_out_share` > 0.
     """
-    return _QFormerTraining(network, layout, config, open_stream, report).run()
+    with fixed_threads(config.training.threads):
+        return _QFormerTraining(network, layout, config, open_stream, report).run()
 
 
 def share_of_rate(step: int, steps: int, warm_up: float) -> float:

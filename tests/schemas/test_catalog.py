@@ -42,6 +42,13 @@ def test_the_packaged_catalog_has_the_six_sources() -> None:
     assert [s.name for s in load_catalog().sources] == ["bill", "mini_program", "spm", "app", "search", "profile"]
 
 
+def test_the_layout_says_where_an_event_s_times_are() -> None:
+    """`timed` promises that its last two values are time of day and gap; a profile has none."""
+    catalog = load_catalog()
+    for source, described in zip(catalog.sources, catalog.feature_layout()["sources"], strict=True):
+        assert described["timed"] == (source.kind == "events") == (source.value_names[-2:] == ("time_of_day", "gap"))
+
+
 def test_a_copied_folder_means_the_same(folder: Path) -> None:
     """A catalog does not depend on where it lies."""
     assert load_catalog(folder).feature_layout() == load_catalog().feature_layout()

@@ -8,6 +8,7 @@ import pytest
 from u2qt_model.config import (
     EncodingConfig,
     FeatureLayout,
+    QFormerConfig,
     QuantizerConfig,
     SliceEncoderConfig,
     SourceLayout,
@@ -21,7 +22,7 @@ from u2qt_model.presets import base, demo, tiny
 EVENTS: dict[str, Any] = {"name": "bill", "kind": "events", "num_ids": 1, "num_values": 1, "max_events": 4}
 
 
-@pytest.mark.parametrize("config", [tiny(), demo(seed=3), base(quantizer="rq_kmeans"), TokenizerConfig()])
+@pytest.mark.parametrize("config", [tiny(), tiny(stage1="qformer"), demo(seed=3), base(quantizer="rq_kmeans"), TokenizerConfig()])
 def test_config_survives_json(config: TokenizerConfig) -> None:
     """`from_json` is the inverse of `to_json`."""
     assert TokenizerConfig.from_json(config.to_json()) == config
@@ -75,6 +76,8 @@ def test_sources_that_are_no_list_are_refused(layout: FeatureLayout) -> None:
         {"max_events": 0},
         {"kind": "profile"},
         {"kind": "profile", "max_events": 1, "num_ids": 0, "num_values": 0},
+        {"timed": True},
+        {"timed": True, "kind": "profile", "max_events": 1, "num_values": 2},
     ],
 )
 def test_impossible_source_is_refused(change: dict[str, Any]) -> None:
@@ -97,6 +100,21 @@ def test_impossible_layout_is_refused() -> None:
         (TextEncoderConfig, {"kind": "bert"}),
         (TextEncoderConfig, {"width": 4}),
         (TextEncoderConfig, {"max_ngram": 0}),
+        (TokenizerConfig, {"stage1": "bert"}),
+        (QFormerConfig, {"queries": 0}),
+        (QFormerConfig, {"width": 40}),
+        (QFormerConfig, {"heads": 3}),
+        (QFormerConfig, {"blocks": 0}),
+        (QFormerConfig, {"bag_buckets": 1}),
+        (QFormerConfig, {"epochs": -1}),
+        (QFormerConfig, {"batch_users": 0}),
+        (QFormerConfig, {"learning_rate": 0.0}),
+        (QFormerConfig, {"warm_up": 1.0}),
+        (QFormerConfig, {"weight_decay": -0.1}),
+        (QFormerConfig, {"bag_weight": -1.0}),
+        (QFormerConfig, {"value_weight": float("inf")}),
+        (QFormerConfig, {"contrast_weight": float("nan")}),
+        (QFormerConfig, {"temperature": 0.0}),
         (SliceEncoderConfig, {"code_dim": 0}),
         (SliceEncoderConfig, {"hidden": 0}),
         (SliceEncoderConfig, {"id_buckets": 0}),

@@ -1,6 +1,7 @@
 """Named runs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -18,3 +19,14 @@ def test_preset_takes_seed_and_quantizer(preset: Callable[..., TokenizerConfig])
     assert plain.quantizer.own_levels == 0
     with pytest.raises(ConfigError, match="quantizer: found 'vq'"):
         preset(quantizer="vq")
+
+
+@pytest.mark.parametrize("preset", [tiny, demo, base])
+def test_preset_takes_stage_one(preset: Callable[..., TokenizerConfig]) -> None:
+    """Text unless asked; the choice changes nothing else."""
+    assert preset().stage1 == "text"
+    assert replace(preset(stage1="qformer"), stage1="text") == preset()
+    assert preset(stage1="qformer").reads_events
+    assert not preset().reads_events
+    with pytest.raises(ConfigError, match="stage1: found 'bert', expected text or qformer"):
+        preset(stage1="bert")
