@@ -117,7 +117,7 @@ class QFormerConfig:
     heads: int = 4  # of every attention
     blocks: int = 4  # the first, third, ... attend to events
     bag_buckets: int = 1024  # H: hashed fields are folded into these to be reconstructed
-    epochs: int = 5  # passes after the one for the values' moments
+    epochs: int = 10  # passes after the one for the values' moments
     batch_users: int = 256  # users per step; those of a step are each other's negatives
     learning_rate: float = 2e-3  # at the end of the warm-up; then it falls to 0 in a line
     warm_up: float = 0.1  # share of all steps

@@ -3,6 +3,7 @@
 R rows, T event slots of a source, F hashed fields, V numeric values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,3 +54,15 @@ def _filled_up(chosen: NDArray[Any], size: int) -> Tensor:
     whole = np.zeros((size, *chosen.shape[1:]), chosen.dtype)
     whole[: len(chosen)] = chosen
     return torch.from_numpy(whole)
+
+
+def joined(parts: Sequence[tuple[SourceEvents, ...]]) -> tuple[SourceEvents, ...]:
+    """The rows of all parts, of which there is at least one, source by source."""
+    return tuple(
+        SourceEvents(
+            ids=torch.cat([one.ids for one in of_source]),
+            values=torch.cat([one.values for one in of_source]),
+            mask=torch.cat([one.mask for one in of_source]),
+        )
+        for of_source in zip(*parts, strict=True)
+    )

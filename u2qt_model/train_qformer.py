@@ -20,7 +20,7 @@ from u2qt_model.batch import FeatureBatch
 from u2qt_model.config import FeatureLayout, TokenizerConfig
 from u2qt_model.errors import TrainingError
 from u2qt_model.event_embedding import compressed
-from u2qt_model.event_tensors import SourceEvents, source_events
+from u2qt_model.event_tensors import SourceEvents, joined, source_events
 from u2qt_model.first_pass import held_out_rows
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_heads import QFormerHeads, QFormerLoss
@@ -33,10 +33,10 @@ LONGEST_GRADIENT = 1.0  # norm to which a step's gradient is cut
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QFormerState:
-    """Where the training stands; given to the callback after every batch of the first pass and of each epoch."""
+    """Where the training stands; given to the callback after every batch, and at the end, of the first pass and of each epoch."""
 
     epoch: int  # 0 in the first pass, then from 1
-    step: int  # gradient steps of this epoch; batches in the first pass
+    step: int  # gradient steps of this epoch; 0 in the first pass
     users: int  # user-days read in this pass
     users_per_second: float
     loss: float | None  # mean over this epoch's slices so far
@@ -117,54 +117,66 @@ class _QFormerTraining:
         sources = self._layout.sources
         counts = [0] * len(sources)
         census = _Census(moments=[Moments(source.num_values) for source in sources], training_slices=[*counts], held_out_slices=[*counts])
-        watch = _Watch(self._report, 0)
-        for batch in self._open_stream():
+
+        def training_rows(batch: FeatureBatch) -> NDArray[np.int64]:
             held_out = held_out_rows(batch, self._share, self._config.training.seed)
             for source, name in enumerate(self._layout.source_names):
                 census.training_slices[source] += int((batch.slices[name].present & ~held_out).sum())
                 census.held_out_slices[source] += int((batch.slices[name].present & held_out).sum())
-            for events in self._steps(batch, np.flatnonzero(~held_out)):
-                census.steps += 1
-                for source, one in enumerate(events):
-                    census.moments[source].add(compressed(one.values[one.mask]).numpy())
-            watch.batch_done(batch.num_users)
+            return np.flatnonzero(~held_out)
+
+        for events in self._steps(training_rows, _Watch(self._report, 0)):
+            census.steps += 1
+            for source, one in enumerate(events):
+                census.moments[source].add(compressed(one.values[one.mask]).numpy())
         return census
 
     def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
         rng = np.random.default_rng((self._config.training.seed, epoch))
         parameters = [*self._network.parameters(), *self._heads.parameters()]
         watch = _Watch(self._report, epoch)
-        for batch in self._open_stream():
-            rows = np.flatnonzero(~held_out_rows(batch, self._share, self._config.training.seed))
-            for events in self._steps(batch, rng.permutation(rows)):
-                loss: QFormerLoss = self._heads(self._network, events)
-                optimizer.zero_grad()
-                loss.total.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
-                optimizer.step()
-                schedule.step()
-                watch.step_done(float(loss.total.detach()), loss.slices)
-            watch.batch_done(batch.num_users)
+        for events in self._steps(lambda batch: rng.permutation(self._rows(batch, held_out=False)), watch):
+            loss: QFormerLoss = self._heads(self._network, events)
+            optimizer.zero_grad()
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
+            optimizer.step()
+            schedule.step()
+            watch.step_done(float(loss.total.detach()), loss.slices)
 
     @torch.no_grad()
     def _measured(self, *, held_out: bool) -> dict[str, float]:
         """Mean over slices of each part of the loss, of held-out users, or of the others where nobody is held out."""
         sums, slices = dict.fromkeys(("bags", "values", "contrast", "total"), 0.0), 0
-        for batch in self._open_stream():
-            chosen = held_out_rows(batch, self._share, self._config.training.seed)
-            for events in self._steps(batch, np.flatnonzero(chosen if held_out else ~chosen)):
-                loss: QFormerLoss = self._heads(self._network, events)
-                for part in sums:
-                    sums[part] += float(getattr(loss, part)) * loss.slices
-                slices += loss.slices
+        for events in self._steps(lambda batch: self._rows(batch, held_out=held_out)):
+            loss: QFormerLoss = self._heads(self._network, events)
+            for part in sums:
+                sums[part] += float(getattr(loss, part)) * loss.slices
+            slices += loss.slices
         return {part: found / max(slices, 1) for part, found in sums.items()}
 
-    def _steps(self, batch: FeatureBatch, rows: NDArray[np.int64]) -> Iterator[tuple[SourceEvents, ...]]:
-        """Events of `batch_users` of `rows` at a time."""
-        size = self._config.qformer.batch_users
-        for start in range(0, len(rows), size):
-            chosen = rows[start : start + size]
-            yield source_events(batch, self._layout, chosen, len(chosen))
+    def _rows(self, batch: FeatureBatch, *, held_out: bool) -> NDArray[np.int64]:
+        return np.flatnonzero(held_out_rows(batch, self._share, self._config.training.seed) == held_out)
+
+    def _steps(self, chosen: Callable[[FeatureBatch], NDArray[np.int64]], watch: "_Watch | None" = None) -> Iterator[tuple[SourceEvents, ...]]:
+        """Events of `batch_users` chosen rows at a time, over the borders of batches: a day's row groups may be small."""
+        size, waiting = self._config.qformer.batch_users, 0
+        pending: list[tuple[SourceEvents, ...]] = []
+        for batch in self._open_stream():
+            rows = chosen(batch)
+            while len(rows):
+                part, rows = rows[: size - waiting], rows[size - waiting :]
+                pending.append(source_events(batch, self._layout, part, len(part)))
+                waiting += len(part)
+                if waiting == size:
+                    yield joined(pending)
+                    pending, waiting = [], 0
+            if watch is not None:
+                watch.batch_done(batch.num_users)
+        if pending:
+            yield joined(pending)
+        if watch is not None:
+            watch.batch_done(0)
 
     def _schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
         warm_up = self._config.qformer.warm_up
@@ -192,7 +204,6 @@ class _Watch:
 
     def batch_done(self, users: int) -> None:
         self._users += users
-        self._step += self._epoch == 0
         speed = self._users / max(time.perf_counter() - self._start, 1e-9)
         loss = self._loss / self._slices if self._slices else None
         self._report(QFormerState(epoch=self._epoch, step=self._step, users=self._users, users_per_second=speed, loss=loss))

@@ -8,7 +8,7 @@ import pytest
 
 from u2qt_model import FeatureBatch, FeatureLayout
 from u2qt_model.errors import BatchError
-from u2qt_model.event_tensors import source_events
+from u2qt_model.event_tensors import joined, source_events
 
 MakeBatch = Callable[..., FeatureBatch]
 
@@ -51,3 +51,14 @@ def test_batch_without_event_arrays_is_refused(layout: FeatureLayout, make_batch
     plain = replace(batch.events("search_2"), event_ids=None, event_values=None, mask=None)
     with pytest.raises(BatchError, match=r"search_2_event_ids: column missing, expected the event arrays.*events=True"):
         source_events(replace(batch, slices={**batch.slices, "search_2": plain}), layout, np.arange(3), 3)
+
+
+def test_parts_are_joined_in_their_order(layout: FeatureLayout, make_batch: MakeBatch) -> None:
+    """Rows of two batches, source by source."""
+    one, other = make_batch(3, 1), make_batch(4, 2)
+    parts = [source_events(one, layout, np.array([2, 0]), 2), source_events(other, layout, np.array([3]), 1)]
+    for source, found in enumerate(joined(parts)):
+        for part, rows in zip(parts, (slice(0, 2), slice(2, 3)), strict=True):
+            assert found.ids[rows].equal(part[source].ids)
+            assert found.values[rows].equal(part[source].values)
+            assert found.mask[rows].equal(part[source].mask)

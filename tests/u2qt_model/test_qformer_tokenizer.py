@@ -116,9 +116,9 @@ def test_training_twice_gives_one_fingerprint(trained: Tokenizer, layout: Featur
 
 def test_progress_and_metrics_name_the_phase(trained: Tokenizer, tokenizer: Tokenizer, seen: list[Progress]) -> None:
     """It comes before the first pass; its losses are recorded beside the quantizer's errors."""
-    assert [(step.phase, step.epoch) for step in seen[:15]] == [("qformer", epoch) for epoch in range(5) for _ in range(3)]
-    assert seen[15].phase == "first_pass"
-    assert seen[14].loss is not None
+    assert [(step.phase, step.epoch) for step in seen[:20]] == [("qformer", epoch) for epoch in range(5) for _ in range(4)]
+    assert seen[20].phase == "first_pass"
+    assert seen[19].loss is not None
     found = trained.metrics["qformer"]
     assert found["held_out_loss"]["total"] == min(found["held_out_loss_by_epoch"]) < found["held_out_loss_by_epoch"][0]
     assert trained.metrics["seconds"]["qformer"] > 0
@@ -137,7 +137,7 @@ def test_source_may_be_absent_from_all_data(layout: FeatureLayout, make_columns:
 
 
 def test_batches_of_one_user_train(layout: FeatureLayout, make_batch: MakeBatch) -> None:
-    """Without a negative to contrast with; nothing is NaN."""
+    """Row groups may be that small; nothing is NaN."""
     found = train(layout, CONFIG, lambda: (make_batch(1, seed) for seed in range(12)))
     assert found.metrics["users"] == 12
     assert all(tensor.isfinite().all() for tensor in found.weights.values())

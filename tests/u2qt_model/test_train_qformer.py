@@ -111,12 +111,12 @@ def test_loss_that_is_not_finite_is_refused(layout: FeatureLayout, planted: list
 
 
 def test_progress_arrives(layout: FeatureLayout, planted: list[FeatureBatch]) -> None:
-    """After every batch of the pass for the moments and of each epoch, with the epoch's loss so far."""
+    """After every batch, and at the end, of the pass for the moments and of each epoch, with the epoch's loss so far."""
     seen: list[QFormerState] = []
     _trained(layout, planted, _changed(CONFIG, epochs=2), report=seen.append)
-    assert [(state.epoch, state.users) for state in seen] == [(epoch, users) for epoch in range(3) for users in (300, 600, 900)]
-    assert [state.loss is None for state in seen] == [True] * 3 + [False] * 6
-    assert [state.step for state in seen] == [1, 2, 3, 2, 4, 6, 2, 4, 6]
+    assert [(state.epoch, state.users) for state in seen] == [(epoch, users) for epoch in range(3) for users in (300, 600, 900, 900)]
+    assert [state.loss is None for state in seen] == [True] * 4 + [False] * 8
+    assert [state.step for state in seen] == [0, 0, 0, 0, *[1, 2, 3, 4] * 2]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.99])
@@ -154,6 +154,16 @@ def test_moments_are_those_of_training_events(layout: FeatureLayout, planted: li
     weights = network.events.of(0)
     np.testing.assert_allclose(weights.mean.numpy(), whole.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(1 / weights.inverse_std.numpy(), whole.std(axis=0), rtol=1e-4)
+
+
+def test_small_batches_are_put_together(layout: FeatureLayout, planted: list[FeatureBatch], make_columns: MakeColumns) -> None:
+    """A step has `batch_users` users however few a row group has; only the last one has fewer."""
+    singles = [FeatureBatch.from_columns(make_columns(1, seed), layout) for seed in range(30)]
+    config = replace(_changed(CONFIG, epochs=1, batch_users=8), training=replace(CONFIG.training, held_out_share=0.0))
+    seen: list[QFormerState] = []
+    _, metrics = _trained(layout, singles, config, report=seen.append)
+    assert seen[-1].step == 4
+    assert metrics["held_out_loss"]["contrast"] > 0
 
 
 def test_memory_is_flat_in_users(layout: FeatureLayout, planted: list[FeatureBatch]) -> None:
