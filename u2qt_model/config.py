@@ -216,11 +216,12 @@ class EncodingConfig:
     """What makes codes independent of the batch."""
 
     block_rows: int = 1024  # slices per matrix product; the last block is padded
+    block_users: int = 64  # users per run of a Q-Former; 64 were as fast as any on one core, and small batches are padded to them
     threads: int = 1  # torch threads per block, whatever the process has set
 
     def __post_init__(self) -> None:
-        aligned = self.block_rows >= 16 and self.block_rows % 16 == 0
-        require(aligned, "encoding.block_rows", self.block_rows, "a multiple of 16")
+        for name, size in (("block_rows", self.block_rows), ("block_users", self.block_users)):
+            require(size >= 16 and size % 16 == 0, f"encoding.{name}", size, "a multiple of 16")
         require(self.threads >= 1, "encoding.threads", self.threads, "1 or more")
 
 

@@ -1,7 +1,7 @@
 """Stage 1 `qformer`: a frozen Q-Former over event arrays; a slice's embedding is its source's queries side by side.
 
 Side by side and not their mean: the projection after it takes the leading axes of whatever is there, so a mean could only
-lose. Embeddings don't depend on batch size, row order or padding: the network runs on blocks of exactly `block_rows` users
+lose. Embeddings don't depend on batch size, row order or padding: the network runs on blocks of exactly `block_users` users
 (the last one filled up with users without any source) and on a fixed number of threads.
 
 B users, S sources, q queries per source, E width of a query.
@@ -49,7 +49,7 @@ class QFormerEmbedder(SliceEmbedder):
 
     def _embedded(self, batch: FeatureBatch) -> Floats:
         """float32 (B, S, q E); rows of absent sources have no meaning."""
-        size = self._encoding.block_rows
+        size = self._encoding.block_users
         found = np.empty((batch.num_users, len(self._layout.sources), self.network.slice_width), np.float32)
         with torch.inference_mode(), fixed_threads(self._encoding.threads):
             for start in range(0, batch.num_users, size):

@@ -24,7 +24,7 @@ LAST = Days(date(2024, 1, 3), date(2024, 1, 3))
 
 def test_executors_give_the_codes_of_the_frozen_tokenizer(writable: Context) -> None:
     """The stage and the UDF equal `encode` on the driver, user by user."""
-    config = replace(presets.tiny(stage1="qformer"), encoding=EncodingConfig(block_rows=64))
+    config = replace(presets.tiny(stage1="qformer"), encoding=EncodingConfig(block_rows=64, block_users=16))
     train_tokenizer.run(writable, LEARNT, "q1", config)
     encode_users.run(writable, LAST, "q1")
     registered = find_registered(writable, "q1")

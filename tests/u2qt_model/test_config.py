@@ -140,6 +140,7 @@ def test_impossible_layout_is_refused() -> None:
         (TrainingConfig, {"slices_per_code": 0}),
         (TrainingConfig, {"threads": 0}),
         (EncodingConfig, {"block_rows": 100}),
+        (EncodingConfig, {"block_users": 8}),
         (EncodingConfig, {"threads": 0}),
     ],
 )

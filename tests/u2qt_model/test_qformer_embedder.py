@@ -22,7 +22,7 @@ from u2qt_model.threads import fixed_threads
 
 MakeColumns = Callable[..., dict[str, np.ndarray[Any, Any]]]
 MakeBatch = Callable[..., FeatureBatch]
-CONFIG = replace(tiny(stage1="qformer"), encoding=EncodingConfig(block_rows=16))
+CONFIG = replace(tiny(stage1="qformer"), encoding=EncodingConfig(block_users=16))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ Columns = dict[str, np.ndarray[Any, Any]]
 MakeColumns = Callable[..., Columns]
 MakeBatch = Callable[..., FeatureBatch]
 Open = Callable[[], Iterator[FeatureBatch]]
-CONFIG = replace(tiny(stage1="qformer"), encoding=EncodingConfig(block_rows=16))
+CONFIG = replace(tiny(stage1="qformer"), encoding=EncodingConfig(block_rows=16, block_users=16))
 
 
 @pytest.fixture(scope="module")
