@@ -18,7 +18,7 @@ from schemas import lakehouse
 from schemas.catalog import Catalog
 from schemas.errors import IdentifierError
 
-LEVELS = [{"level": 1, "shared": True, "codebook_size": 4}, {"level": 2, "shared": False, "codebook_size": 400}]
+LEVELS = [{"level": 1, "shared_size": 4, "codebook_size": 4}, {"level": 2, "shared_size": 0, "codebook_size": 400}]
 SOURCES = ("bill", "mini_program", "spm", "app", "search", "profile")
 LAYOUT = json.dumps({"fingerprint": "f", "catalog": "six_sources", "sources": [{"name": s, "kind": "x"} for s in SOURCES], "num_levels": 2, "levels": LEVELS})
 TOKENS = [  # user_id, ds, tokenizer_version, bill_codes, search_codes; the other sources are NULL
