@@ -62,9 +62,9 @@ def main() -> None:
         found = plain(*arrays)
         for name, (reach, exist, config) in OURS.items():
             found[name] = reach, exist, measured(train, held_out, QuantizerConfig(**config), seed=seed)  # type: ignore[arg-type]
+            print(f"seed {seed}  {name:34}{found[name][2].error:8.4f}{found[name][2].seconds:8.1f} s", flush=True)
         for name, (reach, exist, fit) in found.items():
             rows.setdefault(name, (reach, exist, []))[2].append(fit)
-            print(f"seed {seed}  {name:34}{fit.error:8.4f}{fit.least_usage:7.2f}{fit.seconds:8.1f} s", flush=True)
     print(f"\n{'quantizer':34}{'reach / exist':>15}{'error':>8}{'spread':>8}{'least usage':>13}{'seconds':>9}")
     for name, (reach, exist, fits) in rows.items():
         errors = [fit.error for fit in fits]

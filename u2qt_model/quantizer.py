@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from u2qt_model.beam_search import Table, beam_search
+from u2qt_model.beam_search import Table, beam_search, prepared
 from u2qt_model.blocks import Block, blocks
 from u2qt_model.codebooks import scores
 from u2qt_model.config import QuantizerConfig
@@ -34,6 +34,7 @@ class CodebookStack(nn.Module):
         self.register_buffer("shared_open", torch.zeros(shared, dtype=torch.bool))
         self.register_buffer("own", torch.zeros(*own, code_dim))
         self.register_buffer("own_open", torch.zeros(own, dtype=torch.bool))
+        self._frozen: tuple[tuple[Table, ...], ...] = ()
 
     def blocks(self) -> list[Block]:
         """Every block once, in a fixed order."""
@@ -58,8 +59,16 @@ class CodebookStack(nn.Module):
 
     def encode(self, latent: Tensor, source: int, levels: int | None = None) -> Tensor:
         """(R, L) int64 codes of latents (R, D), by the configured beam; of the first `levels` only where given."""
-        tables = [Table.of(*self.table(source, level)) for level in range(self.config.num_levels)]
+        tables = self._frozen[source] if self._frozen else self._prepared(source)
         return beam_search(latent, tables[:levels], self.config.beam)
+
+    def freeze(self) -> None:
+        """Prepares the search once and for all: the codewords won't change any more."""
+        self._frozen = tuple(self._prepared(source) for source in range(self.num_sources))
+
+    def _prepared(self, source: int) -> tuple[Table, ...]:
+        levels = [self.table(source, level) for level in range(self.config.num_levels)]
+        return prepared(levels, crossings=self.config.beam > 1)
 
     def residuals(self, latent: Tensor, codes: Tensor, source: int) -> Iterator[Tensor]:
         """L + 1 times (R, D): what is left before each level of codes (R, L), and after the last."""

@@ -41,6 +41,7 @@ class Tokenizer:
         self.layout, self.config, self.metrics = layout, config, metrics
         self.vocabulary = Vocabulary.of(layout, config.quantizer)
         self._model = model.eval().requires_grad_(False)
+        self._model.quantizer.codebooks.freeze()
         self._embedder = embedder
 
     @cached_property
