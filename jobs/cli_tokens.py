@@ -24,6 +24,8 @@ def train(
     tokenizer_version: Annotated[str, typer.Option("--tokenizer-version", help="Name of the new version.")],
     quantizer: Annotated[str, typer.Option(help="residual or rq_kmeans.")] = "residual",
     stage1: Annotated[str, typer.Option(help="text or qformer: from what a slice is embedded.")] = "text",
+    layout: Annotated[str, typer.Option(help="depth: own levels below shared ones; width: own codes beside shared ones.")] = "depth",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of the configuration, such as quantizer.beam=4; may be repeated.")] = None,
     size: Annotated[str, typer.Option(help="tiny, demo or base.")] = "base",
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same fingerprint on one machine.")] = 0,
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of checkpoints [default: in the lakehouse].")] = None,
@@ -32,11 +34,12 @@ def train(
     from jobs import train_tokenizer
     from jobs.training_progress import on_terminal
     from u2qt_model import presets
+    from u2qt_model.settings import with_settings
 
     sizes = {"tiny": presets.tiny, "demo": presets.demo, "base": presets.base}
     if size not in sizes:
         raise BadInput(f"--size {size}: expected one of {', '.join(sizes)}")
-    config = sizes[size](seed=seed, quantizer=quantizer, stage1=stage1)
+    config = with_settings(sizes[size](seed=seed, quantizer=quantizer, layout=layout, stage1=stage1), settings or [])
     with on_terminal(console) as progress:
         made = train_tokenizer.run(context, days_of(None, first, last), tokenizer_version, config, checkpoints=checkpoints, progress=progress)
     say(f"tokenizer {made.version}: fingerprint {made.fingerprint[:16]}, checkpoint {made.checkpoint}")

@@ -41,7 +41,7 @@ QUERY_NODES = frozenset(
     }
 )
 READING_COMMANDS = ("Show", "Describe")
-CALLERS_FAULT = ("0A", "21", "22", "42")  # SQLSTATE classes: unsupported, cardinality, data, syntax or name
+CALLERS_FAULT = ("0A", "21", "22", "42", "P0")  # SQLSTATE classes: unsupported, cardinality, data, syntax or name, raised by the statement
 
 
 def run(context: Context, text: str) -> DataFrame:

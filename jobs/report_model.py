@@ -42,7 +42,7 @@ class LevelUsage:
     source: str
     source_order: int  # its place in the catalog
     level: int  # from 1
-    shared: bool
+    shared_size: int  # of its codes, the first so many are shared by all sources
     codebook_size: int
     slices: int
     used: int
@@ -54,6 +54,11 @@ class LevelUsage:
     @property
     def dead(self) -> int:
         return self.codebook_size - self.used
+
+    @property
+    def sharing(self) -> str:
+        """`shared`, `128 shared` or nothing."""
+        return "shared" if self.shared_size == self.codebook_size else f"{self.shared_size:,} shared" if self.shared_size else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

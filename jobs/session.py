@@ -79,9 +79,7 @@ def _own(master: str | None, conf: dict[str, str]) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = _with_delta_jars(SparkSession.builder.appName("u2qt").master(master or "local[*]"), conf)
     with importlib.resources.as_file(importlib.resources.files("jobs") / "log4j2.properties") as quiet:  # in a zip: a copy, for the JVM's start
-        session = _configured(builder, CORRECTNESS | _one_machine(master, quiet) | conf | delta_beside(conf)).getOrCreate()
-    session.sparkContext.setLogLevel(conf.get("spark.log.level", "ERROR"))
-    return session
+        return _configured(builder, CORRECTNESS | _one_machine(master, quiet) | conf | delta_beside(conf)).getOrCreate()
 
 
 def _configured(builder: SparkSession.Builder, settings: Mapping[str, str]) -> SparkSession.Builder:
@@ -133,7 +131,6 @@ def _one_machine(master: str | None, quiet: Path) -> dict[str, str]:
     settings = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "ERROR",
         "spark.sql.warehouse.dir": f"{scratch}/u2qt-warehouse",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.executorEnv.OMP_NUM_THREADS": "1",

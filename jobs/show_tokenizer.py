@@ -25,7 +25,9 @@ def render(registered: Registered) -> Group:
     for name in ("level", "codebook", "size"):
         levels.add_column(name)
     for level in registered.layout["levels"]:
-        levels.add_row(str(level["level"]), "shared" if level["shared"] else "the source's own", str(level["codebook_size"]))
+        blocks = {"shared": level["shared_size"], "the source's own": level["codebook_size"] - level["shared_size"]}
+        there = {name: str(size) for name, size in blocks.items() if size}
+        levels.add_row(str(level["level"]), " + ".join(there), " + ".join(there.values()))
     return Group(render_list([registered], None), levels, *_metrics(registered))
 
 

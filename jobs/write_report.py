@@ -165,7 +165,7 @@ def _level_usage(order: int, source: str, level: dict[str, Any], rows: list[Row]
         source=source,
         source_order=order,
         level=level["level"],
-        shared=level["shared"],
+        shared_size=level["shared_size"],
         codebook_size=level["codebook_size"],
         slices=slices,
         used=sum(codes for _, codes in inside),
@@ -213,7 +213,7 @@ def _tokens(source: str, codes: Sequence[int], levels: Levels) -> tuple[tuple[in
 
 def token_name(source: str, position: int, code: int, levels: Levels) -> str:
     """As the checkpoint's vocabulary names it; also for a code outside the codebook, as a failed audit finds them."""
-    shared = position < len(levels) and levels[position]["shared"]
+    shared = position < len(levels) and code < levels[position]["shared_size"]
     return f"<{'shared' if shared else source}_{position + 1}_{code:04d}>"
 
 

@@ -1,4 +1,4 @@
-"""One codebook: its k-means start, its nearest code, its moving average and the restart of its dead codes.
+"""One codebook: its nearest code, its first codewords, its moving average and the restart of its dead codes.
 
 A code is open when it has a member in the start's sample; a closed code is never given out. So K larger than the
 number of distinct vectors works: the spare codes stay closed and count as dead. N vectors, K codes, D dimensions.
@@ -9,7 +9,7 @@ from torch import Tensor
 
 CHUNK = 4096  # rows per distance product
 SAME = 1e-8  # squared distance per dimension below which two vectors are one (data has mean squared 1)
-START_PER_CODE = 20  # k-means++ picks from at most this many vectors per code
+START_PER_CODE = 20  # the first codewords are picked from at most this many vectors per code
 
 
 def scores(x: Tensor, codewords: Tensor, is_open: Tensor) -> Tensor:
@@ -18,62 +18,65 @@ def scores(x: Tensor, codewords: Tensor, is_open: Tensor) -> Tensor:
     return torch.addmm(half_norms, x, codewords.T, alpha=-1)
 
 
-def nearest(x: Tensor, codewords: Tensor, is_open: Tensor) -> Tensor:
-    """(N,) codes, the lowest on ties; in chunks, so that N isn't bounded by N x K memory."""
-    return torch.cat([scores(part, codewords, is_open).argmin(dim=1) for part in torch.split(x, CHUNK)])
+def nearest(x: Tensor, codewords: Tensor, is_open: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) codes, the lowest on ties, and (N,) squared distances; in chunks, so that N isn't bounded by N x K memory."""
+    codes, distances = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)]
+    for part in torch.split(x, CHUNK):
+        least = scores(part, codewords, is_open).min(dim=1)
+        codes.append(least.indices)
+        distances.append((2 * least.values + part.square().sum(dim=1)).clamp_min(0))
+    return torch.cat(codes), torch.cat(distances)
 
 
-def kmeans(x: Tensor, size: int, iterations: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Codewords (K, D), open (K,) and members (K,) after k-means++ and Lloyd's steps on `x` (N, D); N may be 0."""
-    codewords, is_open = kmeans_plus_plus(x, size, generator)
+def kmeans(x: Tensor, size: int, iterations: int, generator: torch.Generator, *, spread: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Codewords (K, D), open (K,) and members (K,) after Lloyd's steps on `x` (N, D); N may be 0. For `spread` see `first_codewords`."""
+    codewords, is_open = first_codewords(x, size, generator, spread=spread)
     members = torch.zeros(size)
     for step in range(iterations if len(x) else 0):
-        codes = nearest(x, codewords, is_open)
+        codes, distances = nearest(x, codewords, is_open)
         sums, members = totals(x, codes, size)
-        occupied = members > 0
-        codewords = torch.where(occupied[:, None], sums / members.clamp_min(1)[:, None], 0.0)
-        is_open = occupied
+        codewords, is_open = sums / members.clamp_min(1)[:, None], members > 0
         if step + 1 < iterations:
-            is_open = _fill_empty(x, codes, codewords, is_open)
+            fill_empty(codewords, is_open, x, distances)
     return codewords, is_open, members
 
 
-def kmeans_plus_plus(x: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Codewords (K, D) drawn from `x` by squared distance; the rest stays closed once every vector is taken."""
+def first_codewords(x: Tensor, size: int, generator: torch.Generator, *, spread: bool) -> tuple[Tensor, Tensor]:
+    """Codewords (K, D), open (K,): distinct rows of `x` (N, D); the rest stays closed once every row is taken.
+
+    `spread` draws them by their squared distance to those before (k-means++, Arthur and Vassilvitskii 2007); otherwise
+    any row is as likely.
+    """
     codewords, is_open = torch.zeros(size, x.shape[1]), torch.zeros(size, dtype=torch.bool)
     if not len(x):
         return codewords, is_open
-    order = torch.randperm(len(x), generator=generator)
-    pool = x[order[: START_PER_CODE * size]]
+    pool = x[torch.randperm(len(x), generator=generator)[: START_PER_CODE * size]]
     distance = torch.full((len(pool),), torch.inf)
     chosen = 0
     for code in range(size):
         codewords[code], is_open[code] = pool[chosen], True
         distance = torch.minimum(distance, (pool - pool[chosen]).square().sum(dim=1))
-        weights = torch.where(distance > SAME * x.shape[1], distance, 0.0)
-        if not weights.any():
+        free = distance > SAME * x.shape[1]
+        if not free.any():
             break
+        weights = torch.where(free, distance, 0.0) if spread else free.float()
         chosen = int(torch.multinomial(weights, 1, generator=generator))
     return codewords, is_open
+
+
+def fill_empty(codewords: Tensor, is_open: Tensor, x: Tensor, distances: Tensor) -> None:
+    """Moves closed codes (K,), in place, onto the vectors `x` (N, D) with the largest squared distances (N,)."""
+    empty = torch.nonzero(~is_open).flatten()
+    farthest = distances.topk(min(len(empty), len(x)))
+    useful = farthest.values > SAME * x.shape[1]
+    filled = empty[: len(useful)][useful]
+    codewords[filled], is_open[filled] = x[farthest.indices[useful]], True
 
 
 def totals(x: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Sums (K, D) and numbers (K,) of the vectors of each code."""
     sums = torch.zeros(size, x.shape[1]).index_add_(0, codes, x)
     return sums, torch.bincount(codes, minlength=size).float()
-
-
-def _fill_empty(x: Tensor, codes: Tensor, codewords: Tensor, is_open: Tensor) -> Tensor:
-    """Moves empty codes, in place, onto the vectors farthest from their codeword; returns what is open now."""
-    empty = torch.nonzero(~is_open).flatten()
-    distance = (x - codewords[codes]).square().sum(dim=1)
-    farthest = distance.topk(min(len(empty), len(x)))
-    useful = farthest.values > SAME * x.shape[1]
-    taken = empty[: len(useful)][useful]
-    codewords[taken] = x[farthest.indices[useful]]
-    filled = is_open.clone()
-    filled[taken] = True
-    return filled
 
 
 class MovingCodebook:
@@ -99,14 +102,9 @@ class MovingCodebook:
         alive = self._open & (self._mass > 1e-6)
         self._codewords[alive] = self._sums[alive] / self._mass[alive][:, None]
 
-    def restart(self, dead: Tensor, x: Tensor, generator: torch.Generator) -> int:
-        """Moves the open codes among `dead` (K,) onto random rows of `x` (N, D), with mean mass; returns how many."""
-        if self._mass is None or not len(x):
-            return 0
-        moved = torch.nonzero(self._open & dead).flatten()
-        rows = x[torch.randint(len(x), (len(moved),), generator=generator)]
-        mean = self._mass.sum() / self._open.sum().clamp_min(1)
-        self._codewords[moved] = rows
-        self._mass[moved] = mean
-        self._sums[moved] = rows * mean
-        return len(moved)
+    def restarted(self, moved: Tensor) -> None:
+        """Gives the codes `moved` (M,), whose codewords were set anew, the mean mass."""
+        if self._mass is None:
+            return
+        self._mass[moved] = self._mass.sum() / self._open.sum().clamp_min(1)
+        self._sums[moved] = self._codewords[moved] * self._mass[moved][:, None]

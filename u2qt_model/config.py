@@ -23,6 +23,10 @@ def require(holds: bool, setting: str, found: object, expected: str) -> None:
         raise ConfigError(f"{setting}: found {found!r}, expected {expected}")
 
 
+def _one_of(setting: str, found: str, allowed: tuple[str, ...]) -> None:
+    require(found in allowed, setting, found, " or ".join(allowed))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceLayout:
     """The shape of one source's columns in `user_features`."""
@@ -148,43 +152,85 @@ class SliceEncoderConfig:
     """From a source's embedding to a code-sized vector."""
 
     code_dim: int = 64  # D
-    hidden: int = 128  # width of the near-identity blocks
+    hidden: int = 128  # width of the near-identity networks around the quantizer; 0 is none
     id_buckets: int = 256  # width of a profile's feature-hashed ids
     clip: float = 8.0  # standardised values are cut at plus and minus this many deviations
 
     def __post_init__(self) -> None:
         require(self.code_dim >= 1, "encoder.code_dim", self.code_dim, "1 or more")
-        require(self.hidden >= 1, "encoder.hidden", self.hidden, "1 or more")
+        require(self.hidden >= 0, "encoder.hidden", self.hidden, "0 or more")
         require(self.id_buckets >= 1, "encoder.id_buckets", self.id_buckets, "1 or more")
         require(0 < self.clip < math.inf, "encoder.clip", self.clip, "more than 0 and finite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizerConfig:
-    """Residual levels (depth layout): first tables common to all sources, then tables of each source."""
+    """Residual levels of shared and own codebooks, and how they are found. A switch is on by default where it lowered the held-out error
+    (docs/benchmarks.md, ablation).
+    """
 
-    kind: str = "residual"  # "residual" (per-source networks) | "rq_kmeans" (no network)
+    kind: str = "residual"  # "residual" (networks and refinement as configured) | "rq_kmeans" (the start alone, greedy)
+    layout: str = "depth"  # "depth": own levels below the shared ones | "width": on every level an own block beside the shared one
     shared_levels: int = 2  # Lc; for rq_kmeans L means pooled, 0 means per source
-    own_levels: int = 2
-    codebook_size: int = 256  # K
+    own_levels: int = 2  # in width as many as shared_levels: they are the same levels
+    codebook_size: int = 256  # K, codes of a block
+    own_size: int = 0  # codes of an own block where they differ; 0 is codebook_size
+    beam: int = 1  # candidates kept from level to level when codes are given out; 1 is greedy
+    start: str = "kmeans++"  # first codewords of a block: "kmeans++" (drawn by squared distance) | "random" (any slices)
     kmeans_iterations: int = 15  # Lloyd steps of the start
+    joint_rounds: int = 20  # after the start: codes by beam, then all levels' codewords at once by least squares; 0 is off
+    codebooks: str = "joint"  # in epochs: "joint" (least squares at each epoch's end) | "ema" (moving averages) | "gradient"
     ema_decay: float = 0.99  # per training step
     commitment: float = 0.25  # beta
+    gradient: str = "straight_through"  # past the quantizer: "straight_through" | "rotation" (2410.06424)
+    balance: float = 0.0  # temperature of Sinkhorn-balanced codes in training steps, per block; 0 is off
+    warm_up_epochs: int = 0  # epochs over which the levels join one after the other
+    restart_dead: bool = True  # move codes without a member onto slices
 
     def __post_init__(self) -> None:
-        require(self.kind in ("residual", "rq_kmeans"), "quantizer.kind", self.kind, "residual or rq_kmeans")
+        _one_of("quantizer.kind", self.kind, ("residual", "rq_kmeans"))
+        _one_of("quantizer.layout", self.layout, ("depth", "width"))
+        _one_of("quantizer.start", self.start, ("kmeans++", "random"))
+        _one_of("quantizer.codebooks", self.codebooks, ("joint", "ema", "gradient"))
+        _one_of("quantizer.gradient", self.gradient, ("straight_through", "rotation"))
         require(self.shared_levels >= 0, "quantizer.shared_levels", self.shared_levels, "0 or more")
         require(self.own_levels >= 0, "quantizer.own_levels", self.own_levels, "0 or more")
+        beside = self.layout == "depth" or self.shared_levels == self.own_levels
+        require(beside, "quantizer.own_levels", self.own_levels, f"{self.shared_levels}, as shared_levels, in layout width")
         require(1 <= self.num_levels <= 64, "quantizer.shared_levels + own_levels", self.num_levels, "1 to 64")
         require(2 <= self.codebook_size <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size", self.codebook_size, "2 to 32768")
+        require(0 <= self.own_size <= MAX_CODEBOOK_SIZE, "quantizer.own_size", self.own_size, "0 to 32768")
+        largest = max(map(self.level_size, range(self.num_levels)))
+        require(largest <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size + own_size", largest, "at most 32768 on a level")
+        require(1 <= self.beam <= 64, "quantizer.beam", self.beam, "1 to 64")
         require(self.kmeans_iterations >= 1, "quantizer.kmeans_iterations", self.kmeans_iterations, "1 or more")
+        require(self.joint_rounds >= 0, "quantizer.joint_rounds", self.joint_rounds, "0 or more")
         require(0 < self.ema_decay < 1, "quantizer.ema_decay", self.ema_decay, "between 0 and 1")
         require(0 <= self.commitment < math.inf, "quantizer.commitment", self.commitment, "0 or more and finite")
+        require(0 <= self.balance < math.inf, "quantizer.balance", self.balance, "0 or more and finite")
+        require(self.warm_up_epochs >= 0, "quantizer.warm_up_epochs", self.warm_up_epochs, "0 or more")
 
     @property
     def num_levels(self) -> int:
         """L."""
-        return self.shared_levels + self.own_levels
+        return self.shared_levels if self.layout == "width" else self.shared_levels + self.own_levels
+
+    def shared_size(self, level: int) -> int:
+        """Codes of the shared block of a level (from 0), which come first; 0 where the level has none."""
+        return self.codebook_size if level < self.shared_levels else 0
+
+    def own_block_size(self, level: int) -> int:
+        """Codes of a source's own block on a level (from 0); 0 where the level has none."""
+        return (self.own_size or self.codebook_size) if level >= self.first_own_level else 0
+
+    def level_size(self, level: int) -> int:
+        """Codes that a slice can reach on a level (from 0)."""
+        return self.shared_size(level) + self.own_block_size(level)
+
+    @property
+    def first_own_level(self) -> int:
+        """The first level (from 0) with own blocks."""
+        return 0 if self.layout == "width" else self.shared_levels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

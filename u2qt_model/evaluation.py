@@ -20,7 +20,7 @@ def assign(quantizer: Quantizer, slices: list[Tensor]) -> list[Tensor]:
     """(N, L) int64 codes per source of S tensors (N, D)."""
     levels = quantizer.codebooks.config.num_levels
     empty = torch.zeros(0, levels, dtype=torch.int64)
-    return [torch.cat([empty, *(quantizer.quantize(part, source).codes for part in torch.split(x, CHUNK) if len(part))]) for source, x in enumerate(slices)]
+    return [torch.cat([empty, *(quantizer.encode(part, source) for part in torch.split(x, CHUNK) if len(part))]) for source, x in enumerate(slices)]
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[
         {
             "relative_squared_error": [relative_squared_error(*pairs[source]) for pairs in by_level],
             "unique_sequence_rate": unique_sequence_rate(unseen[source].numpy()),
-            "levels": [level_report(codes[source][:, level].numpy(), config.codebook_size) for level in range(config.num_levels)],
+            "levels": [level_report(codes[source][:, level].numpy(), config.level_size(level)) for level in range(config.num_levels)],
         }
         for source in range(len(training))
     ]
@@ -56,10 +56,11 @@ def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[
 
 def block_reports(quantizer: Quantizer, training: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Per codebook (a shared one counts all sources): whose it is, its level from 1, and the use of its codes."""
-    size, codes = quantizer.codebooks.config.codebook_size, assign(quantizer, training)
+    codebooks, codes = quantizer.codebooks, assign(quantizer, training)
     reports = []
-    for level, sources in quantizer.codebooks.blocks():
-        given = np.concatenate([codes[source][:, level].numpy() for source in sources])
-        owner = "shared" if quantizer.codebooks.is_shared(level) else names[sources[0]]
-        reports.append({"codebook": owner, "level": level + 1, **level_report(given, size)})
+    for block in codebooks.blocks():
+        given = np.concatenate([codes[source][:, block.level].numpy() for source in block.sources(codebooks.num_sources)]) - block.first
+        inside = given[(given >= 0) & (given < block.size)]
+        owner = "shared" if block.source is None else names[block.source]
+        reports.append({"codebook": owner, "level": block.level + 1, "codebook_size": block.size, **level_report(inside, block.size)})
     return reports

@@ -1,74 +1,142 @@
-"""Epochs after the k-means start: gradients for the networks, moving averages and restarts for the codebooks.
+"""Epochs after the start: gradients for the networks, and what the configuration says for the codebooks.
 
-S sources, K codes, D dimensions, N_s slices of source s in a step.
+S sources, L levels, K codes of a block, D dimensions, N_s slices of source s in a step.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
-from u2qt_model.codebooks import MovingCodebook
+from u2qt_model.balanced_codes import balanced_codes
+from u2qt_model.codebooks import MovingCodebook, scores
 from u2qt_model.config import TokenizerConfig
-from u2qt_model.quantizer import Quantized
+from u2qt_model.joint import NormalEquations
 from u2qt_model.residual_quantizer import ResidualQuantizer
+from u2qt_model.restarts import restart_dead, used_codes
 
 
 class Refiner:
     """Improves a started quantizer in place, step by step; holds what training needs and a checkpoint doesn't."""
 
-    def __init__(self, quantizer: ResidualQuantizer, members: list[Tensor], config: TokenizerConfig) -> None:
-        """`members` (K,) per block, as `CodebookStack.start` gives them."""
-        self._quantizer = quantizer
-        self._generator = torch.Generator().manual_seed(config.training.seed + 1)
-        self._optimizer = torch.optim.AdamW(quantizer.parameters(), lr=config.training.learning_rate, weight_decay=0.0)
-        self._blocks = quantizer.codebooks.blocks()
-        self._moving = [
-            MovingCodebook(*quantizer.codebooks.table(sources[0], level), counts, config.quantizer.ema_decay)
-            for (level, sources), counts in zip(self._blocks, members, strict=True)
-        ]
-        self._recent: list[Tensor] = [torch.empty(0)] * len(self._blocks)
-        self._used = [torch.zeros(config.quantizer.codebook_size, dtype=torch.bool) for _ in self._blocks]
+    def __init__(self, quantizer: ResidualQuantizer, latents: list[Tensor], config: TokenizerConfig) -> None:
+        """`latents` S x (N, D) of the start give the moving averages their first weights."""
+        self._quantizer, self._codebooks, self._config = quantizer, quantizer.codebooks, config.quantizer
+        self._blocks = self._codebooks.blocks()
+        self._moving = self._moving_codebooks(latents) if self._config.codebooks == "ema" else []
+        weights: list[Tensor] = list(quantizer.parameters())
+        if self._config.codebooks == "gradient":
+            weights += [self._codebooks.shared.requires_grad_(), self._codebooks.own.requires_grad_()]
+        self._optimizer = torch.optim.AdamW(weights, lr=config.training.learning_rate, weight_decay=0.0) if weights else None
+        self._active = self._config.num_levels
+        self._empty = [latent[:0] for latent in latents]
+        self.start_epoch(1)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Epochs count from 1. Forgets which codes were given out, and lets the levels join that the warm-up keeps back."""
+        levels, waits = self._config.num_levels, self._config.warm_up_epochs + 1
+        self._active = math.ceil(levels * min(epoch, waits) / waits)
+        self._used = [torch.zeros(block.size, dtype=torch.bool) for block in self._blocks]
+        self._equations = NormalEquations(self._codebooks) if self._config.codebooks == "joint" else None
+        self._recent = list(self._empty), [torch.zeros(0, self._active, dtype=torch.int64) for _ in self._empty]
 
     def step(self, slices: list[Tensor]) -> tuple[float, float]:
         """One step on S tensors (N_s, D), any of which may be empty; summed squared error and summed squared length."""
         present = {source: x for source, x in enumerate(slices) if len(x)}
         if not present:
             return 0.0, 0.0
-        losses = {source: self._quantizer.loss(x, source) for source, x in present.items()}
-        total = torch.stack([loss for loss, _ in losses.values()]).sum() / sum(map(len, present.values()))
-        self._optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        found = {source: quantized for source, (_, quantized) in losses.items()}
+        latents = {source: self._quantizer.to_latent(x, source) for source, x in present.items()}
         with torch.no_grad():
-            self._move_codebooks(found)
-            return self._error(present, found)
-
-    def _move_codebooks(self, found: dict[int, Quantized]) -> None:
-        for index, (level, sources) in enumerate(self._blocks):
-            here = [found[source] for source in sources if source in found]
-            if not here:
-                continue
-            residuals = torch.cat([quantized.residuals[level] for quantized in here])
-            codes = torch.cat([quantized.codes[:, level] for quantized in here])
-            self._moving[index].update(residuals, codes)
-            self._recent[index] = residuals
-            self._used[index][codes] = True
-
-    def _error(self, present: dict[int, Tensor], found: dict[int, Quantized]) -> tuple[float, float]:
-        """As the step's codes give it, before the step changed the weights for the next one."""
-        errors = [(self._quantizer.from_latent(found[source].quantized, source) - x).square().sum() for source, x in present.items()]
-        return float(torch.stack(errors).sum()), float(sum(x.square().sum() for x in present.values()))
+            codes = {source: self._codes(latent, source) for source, latent in latents.items()}
+            error = self._error(present, codes)
+        if self._optimizer is not None:
+            losses = [self._quantizer.loss(x, latents[source], codes[source], source) for source, x in present.items()]
+            self._optimizer.zero_grad()
+            (torch.stack(losses).sum() / sum(map(len, present.values()))).backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+        with torch.no_grad():
+            self._move_codebooks({source: latent.detach() for source, latent in latents.items()}, codes)
+        return error, float(sum(x.square().sum() for x in present.values()))
 
     def usage(self) -> float:
         """Share of all codes given out since the epoch began."""
         return float(torch.cat(self._used).float().mean())
 
-    def restart_dead(self) -> int:
-        """Moves every code that no slice got since the epoch began onto a recent residual; how many were moved."""
-        blocks = zip(self._moving, self._used, self._recent, strict=True)
-        return sum(moving.restart(~used, recent, self._generator) for moving, used, recent in blocks)
+    def finish_epoch(self) -> None:
+        """Solves for the codewords where they are joint, and moves the codes that the epoch didn't use."""
+        if self._equations is not None:
+            self._equations.solve()
+        if not self._config.restart_dead:
+            return
+        moved = restart_dead(self._codebooks, *self._recent, self._used)
+        for moving, codes in zip(self._moving, moved, strict=False):
+            moving.restarted(codes)
 
-    def start_epoch(self) -> None:
-        """Forgets which codes were given out."""
-        for used in self._used:
-            used.zero_()
+    def close(self) -> None:
+        """Training is over: the codebooks need no gradients any more."""
+        self._codebooks.shared.requires_grad_(False)
+        self._codebooks.own.requires_grad_(False)
+
+    def _moving_codebooks(self, latents: list[Tensor]) -> list[MovingCodebook]:
+        members = [torch.zeros(block.size) for block in self._blocks]
+        for source, latent in enumerate(latents):
+            codes = self._codebooks.encode(latent, source)
+            for counts, block in zip(members, self._blocks, strict=True):
+                if source in block.sources(self._codebooks.num_sources):
+                    counts += torch.bincount(_inside(codes, block.level, block.first, block.size)[1], minlength=block.size)
+        return [
+            MovingCodebook(*self._codebooks.block(block), counts, self._config.ema_decay)
+            for block, counts in zip(self._blocks, members, strict=True)
+        ]  # fmt: skip
+
+    def _codes(self, latent: Tensor, source: int) -> Tensor:
+        if self._config.balance:
+            return self._balanced(latent, source)
+        return self._codebooks.encode(latent, source, self._active)
+
+    def _balanced(self, residual: Tensor, source: int) -> Tensor:
+        """Greedy over the levels; per level the nearer of the blocks' balanced codes."""
+        codes = []
+        for level in range(self._active):
+            table, is_open = self._codebooks.table(source, level)
+            found, split = scores(residual, table, is_open), self._config.shared_size(level)
+            parts = [part for part in (found[:, :split], found[:, split:]) if part.shape[1]]
+            firsts = [0, split] if len(parts) == 2 else [0]
+            offered = torch.stack([balanced_codes(part, self._config.balance) + first for part, first in zip(parts, firsts, strict=True)], dim=1)
+            nearer = found.gather(1, offered).argmin(dim=1, keepdim=True)
+            codes.append(offered.gather(1, nearer)[:, 0])
+            residual = residual - table[codes[-1]]
+        return torch.stack(codes, dim=1)
+
+    def _move_codebooks(self, latents: dict[int, Tensor], codes: dict[int, Tensor]) -> None:
+        recent = [latents.get(source, empty) for source, empty in enumerate(self._empty)]
+        given = [codes.get(source, torch.zeros(0, self._active, dtype=torch.int64)) for source in range(len(recent))]
+        self._recent = recent, given
+        for used, now in zip(self._used, used_codes(self._codebooks, given), strict=True):
+            used |= now
+        if self._equations is not None:
+            for source, latent in latents.items():
+                self._equations.add(latent, codes[source], source)
+        if self._moving:
+            self._move_by_average(latents, codes)
+
+    def _move_by_average(self, latents: dict[int, Tensor], codes: dict[int, Tensor]) -> None:
+        residuals = {source: list(self._codebooks.residuals(latents[source], codes[source], source)) for source in latents}
+        for moving, block in zip(self._moving, self._blocks, strict=True):
+            sources = [source for source in block.sources(self._codebooks.num_sources) if source in latents]
+            if not sources or block.level >= self._active:
+                continue
+            inside = [_inside(codes[source], block.level, block.first, block.size) for source in sources]
+            rows = torch.cat([residuals[source][block.level][mask] for source, (mask, _) in zip(sources, inside, strict=True)])
+            moving.update(rows, torch.cat([members for _, members in inside]))
+
+    def _error(self, present: dict[int, Tensor], codes: dict[int, Tensor]) -> float:
+        """As the codes give it, before the step changes the weights for the next one."""
+        return float(sum((self._quantizer.reconstruct(codes[source], source) - x).square().sum() for source, x in present.items()))
+
+
+def _inside(codes: Tensor, level: int, first: int, size: int) -> tuple[Tensor, Tensor]:
+    """Which of codes (N, L) lie in a block (N,), and those as its own codes (M,)."""
+    own = codes[:, level] - first
+    mask = (own >= 0) & (own < size)
+    return mask, own[mask]

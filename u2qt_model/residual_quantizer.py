@@ -1,6 +1,6 @@
-"""The learned quantizer (depth layout): per source a near-identity encoder and decoder around shared and own codebooks.
+"""The learned quantizer: per source a near-identity encoder and decoder around shared and own codebooks, or neither.
 
-The networks start as the identity, so its start is residual k-means with the same tables (`rq_kmeans`).
+The networks start as the identity, so its start is residual k-means with the same blocks (`rq_kmeans`).
 R rows, D dimensions.
 """
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from u2qt_model.config import QuantizerConfig
-from u2qt_model.quantizer import Quantized, Quantizer
+from u2qt_model.gradients import rotated, straight_through
+from u2qt_model.quantizer import Quantizer
 from u2qt_model.slice_encoder import NearIdentity
 
 
@@ -20,10 +21,12 @@ class ResidualQuantizer(Quantizer):
     trainable = True
 
     def __init__(self, num_sources: int, code_dim: int, hidden: int, config: QuantizerConfig, generator: torch.Generator) -> None:
+        """`hidden` 0: no networks."""
         super().__init__(num_sources, code_dim, config)
         self._commitment = config.commitment
-        self.encoders = nn.ModuleList(NearIdentity(code_dim, hidden, generator) for _ in range(num_sources))
-        self.decoders = nn.ModuleList(NearIdentity(code_dim, hidden, generator) for _ in range(num_sources))
+        self._past = rotated if config.gradient == "rotation" else straight_through
+        sides = [[NearIdentity(code_dim, hidden, generator) if hidden else nn.Identity() for _ in range(num_sources)] for _ in range(2)]
+        self.encoders, self.decoders = map(nn.ModuleList, sides)
 
     def to_latent(self, x: Tensor, source: int) -> Tensor:
         """(R, D) of (R, D)."""
@@ -33,14 +36,13 @@ class ResidualQuantizer(Quantizer):
         """(R, D) of (R, D)."""
         return cast(Tensor, self.decoders[source](quantized))
 
-    def loss(self, x: Tensor, source: int) -> tuple[Tensor, Quantized]:
-        """Summed reconstruction error + beta commitment (1711.00937, eq. 3; codebooks move by averages), and the codes.
+    def loss(self, x: Tensor, latent: Tensor, codes: Tensor, source: int) -> Tensor:
+        """Summed reconstruction error + beta commitment (1711.00937, eq. 3) of `latent`, which has `codes` (R, l).
 
-        The gradient passes the quantizer straight through.
+        Codebooks that require gradients get theirs from a third term, |sg(latent) - quantized|^2.
         """
-        latent = self.to_latent(x, source)
-        with torch.no_grad():
-            found = self.codebooks.quantize(latent.detach(), source)
-        straight = latent + (found.quantized - latent).detach()
-        reconstruction = (self.from_latent(straight, source) - x).square().sum()
-        return reconstruction + self._commitment * (latent - found.quantized).square().sum(), found
+        looked_up = self.codebooks.lookup(codes, source)
+        quantized = looked_up.detach()
+        reconstruction = (self.from_latent(self._past(latent, quantized), source) - x).square().sum()
+        loss = reconstruction + self._commitment * (latent - quantized).square().sum()
+        return loss + (latent.detach() - looked_up).square().sum() if looked_up.requires_grad else loss

@@ -41,6 +41,7 @@ class Tokenizer:
         self.layout, self.config, self.metrics = layout, config, metrics
         self.vocabulary = Vocabulary.of(layout, config.quantizer)
         self._model = model.eval().requires_grad_(False)
+        self._model.quantizer.codebooks.freeze()
         self._embedder = embedder
 
     @cached_property
@@ -87,9 +88,10 @@ class Tokenizer:
         return self._encode(batch, margins=False)[0]
 
     def encode_with_margins(self, batch: FeatureBatch) -> tuple[Codes, Floats]:
-        """Codes as of `encode`, float32 (B, S, L) margins: squared distance of the second best code less the best's.
+        """Codes as of `encode`, float32 (B, S, L) margins: squared distance of the best other code less the given one's.
 
-        0 is a tie or an absent source; the largest float32 means that no second code is open. Never NaN.
+        0 is a tie or an absent source, negative a nearer code that the beam passed over; the largest float32 means that no
+        other code is open. Never NaN.
         """
         return self._encode(batch, margins=True)
 
@@ -126,10 +128,10 @@ class Tokenizer:
             for source, block in self._work(batch):
                 distinct, inverse = self._embedder.distinct(batch, source, block)
                 projected = self._model.project(self._padded(distinct), source)
-                found = self._model.quantizer.quantize(projected, source, margins=margins)
-                codes[block, source] = found.codes.numpy()[inverse]
-                if found.margins is not None:
-                    gaps[block, source] = found.margins.numpy()[inverse]
+                found = self._model.quantizer.encode(projected, source)
+                codes[block, source] = found.numpy()[inverse]
+                if margins:
+                    gaps[block, source] = self._model.quantizer.margins(projected, found, source).numpy()[inverse]
         return codes, gaps
 
     def _work(self, batch: FeatureBatch) -> list[tuple[int, NDArray[np.int64]]]:

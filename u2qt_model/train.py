@@ -1,9 +1,9 @@
 """Trains a tokenizer from a stream of feature batches that is opened once for the start and once per epoch.
 
-First pass: moments and reservoirs. Start: projections from them, codebooks by k-means. Epochs: networks by gradient,
-codebooks by moving averages; held-out users decide which epoch's weights are kept, the start's included. Memory
-doesn't grow with the users. Same layout, configuration, data in the same order and machine: same fingerprint.
-Where stage 1 is a Q-Former, `train_qformer` comes before all that, with passes of its own.
+First pass: moments and reservoirs. Start: projections from them, codebooks by k-means and joint least squares. Epochs:
+networks by gradient, codebooks as configured; held-out users decide which round's and epoch's weights are kept, the
+start's included. Memory doesn't grow with the users. Same layout, configuration, data in the same order and
+machine: same fingerprint. Where stage 1 is a Q-Former, `train_qformer` comes before all that, with passes of its own.
 
 B users, S sources, D code dimension.
 """
@@ -25,6 +25,8 @@ from u2qt_model.config import FeatureLayout, TokenizerConfig
 from u2qt_model.errors import TrainingError
 from u2qt_model.evaluation import block_reports, source_reports, total_error
 from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_rows
+from u2qt_model.joint import refine_jointly
+from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.model import TokenizerModel
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_embedder import QFormerEmbedder
@@ -95,13 +97,17 @@ class _Training:
         measured = [unseen if len(unseen) else seen for unseen, seen in zip(held_out, training, strict=True)]
         quantizer = self._model.quantizer
         generator = torch.Generator().manual_seed(self._config.training.seed)
-        members = self._timed("kmeans", lambda: quantizer.codebooks.start(training, generator))
-        by_epoch = [total_error(quantizer, measured)]
+        self._timed("start", lambda: start_codebooks(quantizer.codebooks, training, generator))
+        by_round = [total_error(quantizer, measured)]
+        if quantizer.trainable and self._config.quantizer.joint_rounds:
+            by_round = self._timed("joint_rounds", lambda: refine_jointly(quantizer.codebooks, training, lambda: total_error(quantizer, measured)))
+        by_epoch = [min(by_round)]
         self._progress(Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0]))
         if isinstance(quantizer, ResidualQuantizer):
-            refiner = Refiner(quantizer, members, self._config)
+            refiner = Refiner(quantizer, training, self._config)
             self._timed("epochs", lambda: self._epochs(quantizer, refiner, measured, by_epoch))
-        metrics = {**self._metrics(sample, training, measured, by_epoch), **learnt}
+            refiner.close()
+        metrics = {**self._metrics(sample, training, measured, by_round, by_epoch), **learnt}
         return Tokenizer(self._layout, self._config, self._model, self._embedder, metrics)
 
     def _train_qformer(self, network: QFormer) -> dict[str, Any]:
@@ -141,10 +147,9 @@ class _Training:
         """Appends each epoch's held-out error to `by_epoch`; leaves the weights of the best."""
         best = copy.deepcopy(quantizer.state_dict())
         for epoch in range(1, self._config.training.epochs + 1):
-            if epoch > 1:
-                refiner.restart_dead()
-            refiner.start_epoch()
+            refiner.start_epoch(epoch)
             self._epoch(refiner, epoch)
+            refiner.finish_epoch()
             by_epoch.append(total_error(quantizer, measured))
             if not math.isfinite(by_epoch[-1]):
                 raise TrainingError(f"epoch {epoch}: found error {by_epoch[-1]}, expected a finite one; lower training.learning_rate or quantizer.commitment")
@@ -179,7 +184,7 @@ class _Training:
     def _projected_one(self, embeddings: Any, source: int) -> Tensor:
         return self._model.project(torch.from_numpy(embeddings), source)
 
-    def _metrics(self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_epoch: list[float]) -> dict[str, Any]:
+    def _metrics(self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_round: list[float], by_epoch: list[float]) -> dict[str, Any]:
         names, quantizer = self._layout.source_names, self._model.quantizer
         reports = source_reports(quantizer, training, measured)
         sources = {
@@ -194,7 +199,8 @@ class _Training:
         return {
             "users": sample.users,
             "held_out_error": min(by_epoch),
-            "held_out_error_by_epoch": by_epoch,
+            "held_out_error_by_joint_round": by_round,  # 0 is the start
+            "held_out_error_by_epoch": by_epoch,  # 0 is before the epochs
             "kept_epoch": by_epoch.index(min(by_epoch)),
             "sources": sources,
             "codebooks": block_reports(quantizer, training, names),

@@ -5,7 +5,7 @@ CREATE OR REPLACE VIEW user_tokens_long (
   source COMMENT 'Behaviour source.',
   level COMMENT 'Level of the code, from 1 (coarse).',
   code COMMENT 'Code, from 0 to the codebook size of the level less 1.',
-  token COMMENT 'Name of the token: source, level and code; codes of a shared level are named alike in every source.'
+  token COMMENT 'Name of the token: source, level and code; shared codes are named alike in every source.'
 )
 COMMENT 'Published tokens of the promoted tokenizer, one row per user, day, source and level.'
 AS SELECT
@@ -16,8 +16,8 @@ AS SELECT
   level,
   code,
   CASE
-    WHEN shared THEN format_string('<shared_%d_%04d>', level, code)
-    WHEN NOT shared THEN format_string('<%s_%d_%04d>', source, level, code)
+    WHEN code < shared_size THEN format_string('<shared_%d_%04d>', level, code)
+    WHEN code >= shared_size THEN format_string('<%s_%d_%04d>', source, level, code)
   END AS token
 FROM (
   SELECT
@@ -29,12 +29,12 @@ FROM (
     code,
     element_at((
       SELECT map_from_entries(transform(
-        from_json(any_value(layout), 'levels ARRAY<STRUCT<level: INT, shared: BOOLEAN>>').levels,
-        l -> struct(l.level, l.shared)
+        from_json(any_value(layout), 'levels ARRAY<STRUCT<level: INT, shared_size: INT>>').levels,
+        l -> struct(l.level, l.shared_size)
       ))
       FROM tokenizers
       WHERE tokenizer_version = (SELECT max_by(tokenizer_version, seq) FROM promotions)
-    ), position + 1) AS shared
+    ), position + 1) AS shared_size
   FROM (
     SELECT user_id, ds, tokenizer_version, slice.source, posexplode(slice.codes) AS (position, code)
     FROM (

@@ -18,7 +18,7 @@ from schemas import lakehouse
 from schemas.catalog import Catalog
 from schemas.errors import IdentifierError
 
-LEVELS = [{"level": 1, "shared": True, "codebook_size": 4}, {"level": 2, "shared": False, "codebook_size": 400}]
+LEVELS = [{"level": 1, "shared_size": 4, "codebook_size": 4}, {"level": 2, "shared_size": 0, "codebook_size": 400}]
 SOURCES = ("bill", "mini_program", "spm", "app", "search", "profile")
 LAYOUT = json.dumps({"fingerprint": "f", "catalog": "six_sources", "sources": [{"name": s, "kind": "x"} for s in SOURCES], "num_levels": 2, "levels": LEVELS})
 TOKENS = [  # user_id, ds, tokenizer_version, bill_codes, search_codes; the other sources are NULL
@@ -120,6 +120,17 @@ def test_a_level_that_the_layout_does_not_know_has_no_name(published: Context) -
     short = published.lake.read("tokenizers").withColumn("layout", F.lit(json.dumps({"sources": [], "levels": LEVELS[:1]})))
     short.write.format("delta").mode("overwrite").save(published.lake.path("tokenizers"))
     assert rows(published.spark.sql("SELECT level, token FROM user_tokens_long ORDER BY level")) == [(1, "<shared_1_0000>"), (2, None)]
+
+
+def test_in_layout_width_a_level_has_shared_and_own_names(published: Context) -> None:
+    """Codes below shared_size are shared; the usage of the two codebooks of a level is counted apart."""
+    wide = [{"level": level, "shared_size": 4, "codebook_size": 400} for level in (1, 2)]
+    layout = json.dumps({**json.loads(LAYOUT), "levels": wide})
+    published.lake.read("tokenizers").withColumn("layout", F.lit(layout)).write.format("delta").mode("overwrite").save(published.lake.path("tokenizers"))
+    found = published.spark.sql("SELECT level, code, token FROM user_tokens_long WHERE source = 'bill' AND user_id IN ('a', 'b') AND ds >= '2026-01-01'")
+    assert sorted(rows(found)) == [(1, 1, "<shared_1_0001>"), (1, 3, "<shared_1_0003>"), (2, 0, "<shared_2_0000>"), (2, 391, "<bill_2_0391>")]
+    usage = "SELECT shared, codebook_size, used, slices FROM codebook_usage WHERE tokenizer_version = 'v1' AND source = 'bill' AND level = 2 ORDER BY shared"
+    assert rows(published.spark.sql(usage)) == [(False, 396, 1, 1), (True, 4, 3, 3)]
 
 
 def test_sequences_hold_90_days_by_day_then_by_the_catalogs_order(published: Context) -> None:

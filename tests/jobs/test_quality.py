@@ -12,7 +12,7 @@ from jobs.errors import BadInput
 LAYOUT: dict[str, Any] = {
     "sources": [{"name": "a", "kind": "events"}, {"name": "p", "kind": "profile"}],
     "num_levels": 2,
-    "levels": [{"level": 1, "shared": True, "codebook_size": 4}, {"level": 2, "shared": False, "codebook_size": 8}],
+    "levels": [{"level": 1, "shared_size": 4, "codebook_size": 4}, {"level": 2, "shared_size": 0, "codebook_size": 8}],
 }
 FEATURES: dict[str, Any] = {
     "sources": [

@@ -115,6 +115,12 @@ def test_data_that_make_a_statement_fail_are_bad_input(words: Context, capfd: py
     assert "SQLQueryContextLogger" not in capfd.readouterr().err
 
 
+def test_a_statement_may_raise_by_itself(words: Context) -> None:
+    """assert_true and raise_error are the statement's word, not a bug."""
+    with pytest.raises(BadInput, match="USER_RAISED_EXCEPTION"):
+        list(query_sql.render(query_sql.run(words, "SELECT assert_true(id < 0) FROM words"), "table"))
+
+
 def test_csv_quotes_what_needs_it_and_changes_nothing(words: Context) -> None:
     """Quotes, commas, line ends and formula signs come back through csv.reader as they were; NULL is empty."""
     odd = r"""

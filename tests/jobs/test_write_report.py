@@ -22,7 +22,7 @@ from u2qt_model.vocabulary import Vocabulary
 DS, BLOCKED, EMPTY = date(2026, 1, 14), date(2026, 1, 15), date(2026, 1, 16)
 CANARY = "canary<script>alert(1)</script>"
 NOON = datetime(2026, 1, 15, 4, 30, tzinfo=UTC)
-LEVELS = [{"level": level, "shared": level <= 2, "codebook_size": 4} for level in (1, 2, 3, 4)]
+LEVELS = [{"level": level, "shared_size": 4 if level <= 2 else 0, "codebook_size": 4} for level in (1, 2, 3, 4)]
 USERS = {  # user -> row hash, events per source
     f"user-{CANARY}": (11, {"bill": 2, "profile": 1}),
     "user-canary-2": (-22, {"bill": 1, "spm": 15}),
@@ -222,8 +222,8 @@ def test_codebook_usage_is_per_source_and_level(report: DayReport) -> None:
     assert len(usage) == 6 * 4
     assert report.usage_table == "user_tokens"
     first, last = usage["bill", 1], usage["bill", 4]
-    assert (first.used, first.dead, first.slices, first.shared, first.top_share) == (1, 3, 2, True, 1.0)
-    assert (last.used, last.dead, last.shared, last.curve) == (2, 2, False, (0.5, 0.5, 0.0, 0.0))
+    assert (first.used, first.dead, first.slices, first.sharing, first.top_share) == (1, 3, 2, "shared", 1.0)
+    assert (last.used, last.dead, last.sharing, last.curve) == (2, 2, "", (0.5, 0.5, 0.0, 0.0))
     assert (first.perplexity, last.perplexity) == (pytest.approx(1), pytest.approx(2))
     assert usage["search", 1].slices == 0
 
@@ -296,7 +296,7 @@ def test_without_a_lakehouse_init_is_named(context: Context, tmp_path: Path) -> 
 
 def test_token_names_are_the_vocabularys() -> None:
     """The page names tokens of codes that the vocabulary would refuse, and agrees on all others."""
-    vocabulary = Vocabulary(sources=("bill", "spm"), shared_levels=2, own_levels=2, codebook_size=4)
+    vocabulary = Vocabulary(sources=("bill", "spm"), shared_sizes=(4, 4, 0, 0), own_sizes=(0, 0, 4, 4))
     for source in vocabulary.sources:
         for position in range(4):
             name = write_report.token_name(source, position, 3, LEVELS)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from u2qt_model.codebooks import MovingCodebook, kmeans, kmeans_plus_plus, nearest, scores, totals
+from u2qt_model.codebooks import MovingCodebook, first_codewords, kmeans, nearest, scores, totals
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -31,9 +31,11 @@ def test_lowest_code_wins_a_tie(size: int) -> None:
     """Equal codewords at any place of any number of them; closed ones don't count."""
     x = torch.randn(64, 8, generator=_generator())
     codewords, is_open = torch.ones(size, 8), torch.ones(size, dtype=torch.bool)
-    assert (nearest(x, codewords, is_open) == 0).all()
+    assert (nearest(x, codewords, is_open)[0] == 0).all()
     is_open[0] = False
-    assert (nearest(x, codewords, is_open) == 1).all()
+    codes, distances = nearest(x, codewords, is_open)
+    assert (codes == 1).all()
+    torch.testing.assert_close(distances, (x - 1).square().sum(dim=1))
 
 
 @settings(max_examples=20, deadline=None)
@@ -76,7 +78,7 @@ def test_start_takes_rows_far_apart() -> None:
     """k-means++ finds the one far row of thirty."""
     x = torch.cat([0.01 * torch.randn(29, 2, generator=_generator()), torch.tensor([[50.0, 50.0]])])
     for seed in range(5):
-        codewords, is_open = kmeans_plus_plus(x, 2, _generator(seed))
+        codewords, is_open = first_codewords(x, 2, _generator(seed), spread=True)
         assert is_open.all()
         assert (codewords[:, 0] > 25).sum() == 1
 
@@ -109,15 +111,16 @@ def test_step_without_vectors_changes_nothing() -> None:
     moving, codewords = _moving()
     before = codewords.clone()
     moving.update(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64))
-    assert moving.restart(torch.ones(3, dtype=torch.bool), torch.zeros(4, 1), _generator()) == 0
+    moving.restarted(torch.tensor([0, 1]))
     assert codewords.equal(before)
 
 
-def test_dead_codes_restart_on_recent_vectors() -> None:
-    """Open ones only; no vectors, no restart."""
+def test_restarted_codes_have_the_mean_mass() -> None:
+    """So that their next members move them, but not all the way."""
     moving, codewords = _moving()
     moving.update(torch.full((4, 1), 2.0), torch.tensor([0, 0, 0, 0]))
-    dead = torch.tensor([False, True, True])
-    assert moving.restart(dead, torch.zeros(0, 1), _generator()) == 0
-    assert moving.restart(dead, torch.full((5, 1), 7.0), _generator()) == 1
-    assert codewords.flatten()[1:].tolist() == [7.0, 0.0]
+    codewords[1] = 7.0
+    moving.restarted(torch.tensor([1]))
+    # mean mass of two open codes: 4 / 2; then .5 * 2 + .5 * 2 members at 9
+    moving.update(torch.full((2, 1), 9.0), torch.tensor([1, 1]))
+    torch.testing.assert_close(codewords[1], torch.tensor([8.0]))

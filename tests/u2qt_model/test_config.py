@@ -116,7 +116,7 @@ def test_impossible_layout_is_refused() -> None:
         (QFormerConfig, {"contrast_weight": float("nan")}),
         (QFormerConfig, {"temperature": 0.0}),
         (SliceEncoderConfig, {"code_dim": 0}),
-        (SliceEncoderConfig, {"hidden": 0}),
+        (SliceEncoderConfig, {"hidden": -1}),
         (SliceEncoderConfig, {"id_buckets": 0}),
         (SliceEncoderConfig, {"clip": 0.0}),
         (SliceEncoderConfig, {"clip": float("inf")}),

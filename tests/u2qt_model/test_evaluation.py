@@ -7,6 +7,7 @@ from torch import Tensor
 from u2qt_model import evaluation
 from u2qt_model.config import QuantizerConfig
 from u2qt_model.evaluation import assign, block_reports, errors, source_reports, total_error
+from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.rq_kmeans import RqKmeans
 
 
@@ -18,7 +19,7 @@ def _x(seed: int, rows: int = 60) -> Tensor:
 def quantizer() -> RqKmeans:
     """Two sources, one shared level and one of their own, 8 codes."""
     started = RqKmeans(2, 4, QuantizerConfig(kind="rq_kmeans", shared_levels=1, own_levels=1, codebook_size=8))
-    started.codebooks.start([_x(1), _x(2)], torch.Generator().manual_seed(0))
+    start_codebooks(started.codebooks, [_x(1), _x(2)], torch.Generator().manual_seed(0))
     return started
 
 

@@ -19,6 +19,11 @@ def test_preset_takes_seed_and_quantizer(preset: Callable[..., TokenizerConfig])
     assert plain.quantizer.own_levels == 0
     with pytest.raises(ConfigError, match="quantizer: found 'vq'"):
         preset(quantizer="vq")
+    wide = preset(layout="width").quantizer
+    assert [wide.level_size(level) for level in range(4)] == [residual.quantizer.codebook_size * 3 // 4] * 4
+    for wrong in ({"layout": "deep"}, {"layout": "width", "quantizer": "rq_kmeans"}):
+        with pytest.raises(ConfigError, match="layout: found"):
+            preset(**wrong)
 
 
 @pytest.mark.parametrize("preset", [tiny, demo, base])

@@ -1,10 +1,13 @@
 """Epochs after the start: steps that lower the error, absent sources, dead codes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from u2qt_model.config import QuantizerConfig, SliceEncoderConfig, TokenizerConfig, TrainingConfig
+from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.refine import Refiner
 from u2qt_model.residual_quantizer import ResidualQuantizer
 
@@ -19,22 +22,77 @@ def _x(seed: int, rows: int = 200) -> Tensor:
     return torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def _refiner() -> tuple[ResidualQuantizer, Refiner]:
-    quantizer = ResidualQuantizer(2, 4, 16, CONFIG.quantizer, torch.Generator().manual_seed(0))
-    members = quantizer.codebooks.start([_x(1), _x(2)], torch.Generator().manual_seed(0))
-    return quantizer, Refiner(quantizer, members, CONFIG)
+def _refiner(hidden: int = 16, **switches: object) -> tuple[ResidualQuantizer, Refiner]:
+    config = replace(CONFIG, quantizer=replace(CONFIG.quantizer, **switches))  # type: ignore[arg-type]
+    quantizer = ResidualQuantizer(2, 4, hidden, config.quantizer, torch.Generator().manual_seed(0))
+    start_codebooks(quantizer.codebooks, [_x(1), _x(2)], torch.Generator().manual_seed(0))
+    return quantizer, Refiner(quantizer, [_x(1), _x(2)], config)
 
 
-def test_steps_lower_the_error() -> None:
-    """On the slices they are given."""
-    _, refiner = _refiner()
-    errors = [refiner.step([_x(1), _x(2)])[0] for _ in range(60)]
-    assert sum(errors[-5:]) < 0.95 * sum(errors[:5])
+def _epochs(refiner: Refiner, number: int) -> list[float]:
+    errors = []
+    for epoch in range(1, number + 1):
+        refiner.start_epoch(epoch)
+        errors += [refiner.step([_x(1), _x(2)])[0] for _ in range(10)]
+        refiner.finish_epoch()
+    refiner.close()
+    return errors
+
+
+SWITCHES = {
+    "as published": {},
+    "averages": {"codebooks": "ema"},
+    "gradients": {"codebooks": "gradient"},
+    "rotation": {"gradient": "rotation", "codebooks": "ema"},
+    "balanced": {"balance": 0.05, "codebooks": "ema"},
+    "width": {"layout": "width", "codebooks": "ema"},
+    "width, joint": {"layout": "width"},
+    "width, balanced": {"layout": "width", "balance": 0.05, "codebooks": "ema"},
+    "beam": {"beam": 3},
+    "no restarts": {"restart_dead": False},
+    "warm-up": {"warm_up_epochs": 2, "codebooks": "ema"},
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("hidden", [0, 16])
+def test_every_switch_lowers_the_error(name: str, hidden: int) -> None:
+    """Of some step, on the slices it is given; nothing requires gradients afterwards, nothing is NaN."""
+    quantizer, refiner = _refiner(hidden, **SWITCHES[name])
+    errors = _epochs(refiner, 6)
+    assert min(errors) < errors[0]
+    assert all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
+    assert not any(tensor.requires_grad for tensor in quantizer.codebooks.state_dict().values())
+
+
+def test_warm_up_lets_levels_join() -> None:
+    """Two levels and one epoch of warm-up: the second level's codes move from the second epoch on."""
+    quantizer, refiner = _refiner(warm_up_epochs=1)
+    own, shared = quantizer.codebooks.own.clone(), quantizer.codebooks.shared.clone()
+    refiner.step([_x(1), _x(2)])
+    refiner.finish_epoch()
+    assert quantizer.codebooks.own.equal(own)
+    assert not quantizer.codebooks.shared.equal(shared)
+    refiner.start_epoch(2)
+    refiner.step([_x(1), _x(2)])
+    refiner.finish_epoch()
+    assert not quantizer.codebooks.own.equal(own)
+
+
+def test_batch_of_one_slice_trains() -> None:
+    """Whatever the switches."""
+    for switches in SWITCHES.values():
+        quantizer, refiner = _refiner(**switches)
+        for epoch in (1, 2):
+            refiner.start_epoch(epoch)
+            refiner.step([_x(5, 1), torch.zeros(0, 4)])
+            refiner.finish_epoch()
+        assert all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
 
 
 def test_absent_source_stays_as_it_is() -> None:
     """Its networks and own tables don't move, and nothing becomes NaN."""
-    quantizer, refiner = _refiner()
+    quantizer, refiner = _refiner(codebooks="ema")
     before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
     for _ in range(3):
         error, length = refiner.step([_x(1), torch.zeros(0, 4)])
@@ -62,22 +120,17 @@ def test_usage_counts_from_the_start_of_the_epoch() -> None:
     assert refiner.usage() == pytest.approx(2 / 24)
     refiner.step([_x(1), _x(2)])
     assert refiner.usage() > 0.8
-    refiner.start_epoch()
+    refiner.start_epoch(2)
     assert refiner.usage() == 0
 
 
-def test_unused_codes_are_moved_onto_recent_slices() -> None:
-    """Every open code that the epoch didn't use; a second restart without a step moves the same ones again."""
-    quantizer, refiner = _refiner()
-    refiner.step([_x(1, 1), _x(2, 1)])
-    opened = int(quantizer.codebooks.shared_open.sum() + quantizer.codebooks.own_open.sum())
-    used = round(refiner.usage() * 24)
-    assert refiner.restart_dead() == opened - used
-    refiner.start_epoch()
+def test_unused_codes_are_moved_at_the_end_of_an_epoch() -> None:
+    """Onto recent slices, so that the next epoch uses more."""
+    quantizer, refiner = _refiner(codebooks="ema")
+    quantizer.codebooks.shared[0, 4:] = 1e3
     refiner.step([_x(1), _x(2)])
-    assert refiner.restart_dead() < opened - used
-
-
-def test_restart_before_any_step_moves_nothing() -> None:
-    """There are no recent slices yet."""
-    assert _refiner()[1].restart_dead() == 0
+    used = refiner.usage()
+    refiner.finish_epoch()
+    refiner.start_epoch(2)
+    refiner.step([_x(1), _x(2)])
+    assert used < 21 / 24 < refiner.usage()

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from u2qt_model.config import QuantizerConfig
+from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.rq_kmeans import RqKmeans
 
 
@@ -13,13 +14,13 @@ def _x(seed: int, rows: int = 400) -> Tensor:
 
 
 def _error(quantizer: RqKmeans, x: Tensor, source: int = 0) -> float:
-    codes = quantizer.quantize(x, source).codes
+    codes = quantizer.encode(x, source)
     return float((quantizer.reconstruct(codes, source) - x).square().sum() / x.square().sum())
 
 
 def _started(shared: int, own: int, size: int, slices: list[Tensor]) -> RqKmeans:
     quantizer = RqKmeans(len(slices), 6, QuantizerConfig(kind="rq_kmeans", shared_levels=shared, own_levels=own, codebook_size=size))
-    quantizer.codebooks.start(slices, torch.Generator().manual_seed(0))
+    start_codebooks(quantizer.codebooks, slices, torch.Generator().manual_seed(0))
     return quantizer
 
 

@@ -102,6 +102,7 @@ def test_ties_give_the_lowest_code(tokenizer: Tokenizer, make_batch: MakeBatch) 
     tied = copy.deepcopy(tokenizer)
     shared, opened = tied.weights["quantizer.codebooks.shared"], tied.weights["quantizer.codebooks.shared_open"]
     shared[1], opened[1] = shared[1, 5].clone(), True
+    tied._model.quantizer.codebooks.freeze()
     codes, margins = tied.encode_with_margins(make_batch(50, 2))
     assert set(codes[:, :, 1].ravel()) == {-1, 0}
     assert (margins[:, :, 1] == 0).all()
@@ -113,6 +114,7 @@ def test_only_open_code_has_the_largest_margin(tokenizer: Tokenizer, make_batch:
     opened = single.weights["quantizer.codebooks.shared_open"]
     opened[0] = False
     opened[0, 9] = True
+    single._model.quantizer.codebooks.freeze()
     codes, margins = single.encode_with_margins(make_batch(20, 2))
     assert set(codes[:, :, 0].ravel()) == {-1, 9}
     assert set(margins[:, :, 0].ravel()) == {0, np.finfo(np.float32).max}

@@ -75,7 +75,7 @@ def test_metrics_record_the_held_out_error(tokenizer: Tokenizer) -> None:
     assert 40 < metrics["sources"]["profile"]["held_out_slices"] < 150
     assert metrics["sources"]["profile"]["slices"] == 900
     assert [(book["codebook"], book["level"]) for book in metrics["codebooks"][:3]] == [("shared", 1), ("shared", 2), ("bill", 3)]
-    assert {"first_pass", "projection", "kmeans", "epochs"} == set(metrics["seconds"])
+    assert {"first_pass", "projection", "start", "joint_rounds", "epochs"} == set(metrics["seconds"])
 
 
 def test_networks_do_not_lose_to_the_baseline(tokenizer: Tokenizer, baseline: Tokenizer) -> None:

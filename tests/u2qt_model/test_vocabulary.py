@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from u2qt_model.errors import CodesError
 from u2qt_model.vocabulary import Token, Vocabulary
 
-WORDS = Vocabulary(sources=("bill", "bill_2"), shared_levels=1, own_levels=2, codebook_size=500)
-SHAPES = st.builds(
-    Vocabulary,
-    sources=st.sampled_from([("a",), ("a", "b_1"), ("a", "a_2", "c")]),
-    shared_levels=st.integers(1, 3),
-    own_levels=st.integers(0, 3),
-    codebook_size=st.sampled_from([2, 32, 32768]),
+WORDS = Vocabulary(sources=("bill", "bill_2"), shared_sizes=(500, 0, 0), own_sizes=(0, 500, 500))
+WIDE = Vocabulary(sources=("bill", "app"), shared_sizes=(10, 10), own_sizes=(4, 4))
+SHAPES = st.lists(st.tuples(st.sampled_from([0, 2, 32, 32768]), st.sampled_from([0, 3, 32])).filter(any), min_size=1, max_size=5).flatmap(
+    lambda sizes: st.builds(
+        Vocabulary,
+        sources=st.sampled_from([("a",), ("a", "b_1"), ("a", "a_2", "c")]),
+        shared_sizes=st.just(tuple(shared for shared, _ in sizes)),
+        own_sizes=st.just(tuple(own for _, own in sizes)),
+    )
 )
 
 
@@ -31,7 +33,7 @@ def test_ids_and_names_are_inverse_pairs(words: Vocabulary, data: st.DataObject)
 def test_codes_and_ids_are_inverse(words: Vocabulary, seed: int) -> None:
     """Codes (B, S, L) come back; absent slices stay -1."""
     rng = np.random.default_rng(seed)
-    codes = rng.integers(0, words.codebook_size, (4, len(words.sources), words.num_levels)).astype(np.int16)
+    codes = rng.integers(0, np.minimum(words.sizes, 32768), (4, len(words.sources), words.num_levels)).astype(np.int16)
     codes[rng.random(codes.shape[:2]) < 0.3] = -1
     ids = words.token_ids(codes)
     assert ids.max() < words.size
@@ -55,11 +57,23 @@ def test_description_numbers_every_level() -> None:
     assert (described["num_levels"], described["vocabulary_size"]) == (3, 2500)
     assert described["levels"][0] == {
         "level": 1,
-        "shared": True,
         "codebook_size": 500,
-        "offsets": {"bill": 0, "bill_2": 0},
+        "shared_size": 500,
+        "shared_offset": 0,
+        "own_offsets": {"bill": 0, "bill_2": 1000},
     }
-    assert described["levels"][2]["offsets"] == {"bill": 1000, "bill_2": 2000}
+    assert described["levels"][2]["own_offsets"] == {"bill": 1000, "bill_2": 2000}
+
+
+def test_width_has_both_kinds_on_a_level() -> None:
+    """Own codes follow the shared ones, and their names keep the level's numbering."""
+    assert WIDE.token_name("app", 2, 9) == "<shared_2_0009>"
+    assert WIDE.token_name("app", 2, 10) == "<app_2_0010>"
+    assert WIDE.token_ids(np.array([[[9, 10], [10, 13]]])).tolist() == [[[9, 24], [28, 35]]]
+    assert WIDE.token(28) == Token(source="app", level=1, code=10)
+    assert WIDE.size == 36
+    with pytest.raises(CodesError, match="source: found None"):
+        WIDE.token_id(None, 1, 10)
 
 
 @pytest.mark.parametrize(
