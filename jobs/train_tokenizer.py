@@ -2,7 +2,8 @@
 
 Reads user_features (one pinned version, streamed by Petastorm); writes a checkpoint folder and a row of tokenizers.
 Key: tokenizer_version. Idempotent on the fingerprint: the same data, config and seed register nothing new; another
-fingerprint under a registered version is refused. Memory is flat in users and days.
+fingerprint under a registered version is refused. A killed run goes on after its last finished epoch, from a file beside the
+checkpoints that belongs to the same files, configuration and version. Memory is flat in users and days.
 """
 
 import json
@@ -19,6 +20,7 @@ from schemas.keys import Days
 from u2qt_model import FeatureBatch, Tokenizer, TokenizerConfig, save
 from u2qt_model.stream import read_files
 from u2qt_model.train import Progress, train
+from u2qt_model.training_state import RunFile
 
 
 def run(
@@ -40,10 +42,13 @@ def run(
         def open_stream() -> Iterator[FeatureBatch]:
             return read_files(files, layout, events=config.reads_events)
 
-        tokenizer = train(layout, config, open_stream, progress)
+        run_file = RunFile.of(folder.with_name(f".{version}.training"), layout, config, json.dumps(sorted(files)))
+        tokenizer = train(layout, config, open_stream, progress, run_file)
         _refuse_other_fingerprint(context, version, tokenizer)
         save(tokenizer, folder)
-        return _register(context, days, version, folder, tokenizer, record)
+        registered = _register(context, days, version, folder, tokenizer, record)
+        run_file.remove()
+        return registered
 
 
 def _folder(context: Context, given: Path | None) -> Path:

@@ -4,6 +4,7 @@ S sources, L levels, K codes of a block, D dimensions, N_s slices of source s in
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -72,6 +73,24 @@ class Refiner:
         for moving, codes in zip(self._moving, moved, strict=False):
             moving.restarted(codes)
 
+    def state(self) -> dict[str, Tensor]:
+        """What `load` goes on from after an epoch: the optimizer's moments and the moving averages."""
+        found = {f"moving.{index}.{name}": tensor for index, moving in enumerate(self._moving) for name, tensor in moving.state().items()}
+        if self._optimizer is not None:
+            moments = self._optimizer.state_dict()["state"]
+            found |= {f"optimizer.{index}.{name}": tensor for index, inside in moments.items() for name, tensor in inside.items()}
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for index, moving in enumerate(self._moving):
+            moving.load(_under(f"moving.{index}.", state))
+        if self._optimizer is not None:
+            described = self._optimizer.state_dict()
+            numbers = sorted({int(name.split(".")[1]) for name in state if name.startswith("optimizer.")})
+            described["state"] = {number: _under(f"optimizer.{number}.", state) for number in numbers}
+            self._optimizer.load_state_dict(described)
+
     def close(self) -> None:
         """Training is over: the codebooks need no gradients any more."""
         self._codebooks.shared.requires_grad_(False)
@@ -133,6 +152,10 @@ class Refiner:
     def _error(self, present: dict[int, Tensor], codes: dict[int, Tensor]) -> float:
         """As the codes give it, before the step changes the weights for the next one."""
         return float(sum((self._quantizer.reconstruct(codes[source], source) - x).square().sum() for source, x in present.items()))
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _inside(codes: Tensor, level: int, first: int, size: int) -> tuple[Tensor, Tensor]:
