@@ -80,6 +80,23 @@ def tokenizer_promote(
     say(str(promote_tokenizer.run(context, version, reason)))
 
 
+@tokenizer_app.command("compare")
+@with_spark
+def tokenizer_compare(
+    context: Any,
+    a: Annotated[str, typer.Argument(metavar="A", help="Registered version.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Registered version.")],
+    first: Annotated[str, typer.Option("--from", help="First day to compare on; held out if after both trainings.")],
+    last: Annotated[str, typer.Option("--to", help="Last day to compare on.")],
+    rows: Annotated[int, typer.Option("--rows", help="About so many rows of user_features.")] = 20_000,
+) -> None:
+    """Two tokenizers on the same rows: agreement, use of codes, margins, error."""
+    from jobs import compare_tokenizers
+    from jobs.show_comparison import render
+
+    console.print(render(compare_tokenizers.run(context, days_of(None, first, last), a, b, rows)))
+
+
 @tokenizer_app.command("export-vocabulary")
 @with_spark
 def tokenizer_export_vocabulary(
