@@ -1,7 +1,8 @@
 """The exported vocabulary, loaded by the libraries that will use it: alone, and added to tiny language models."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from u2qt_model import FeatureBatch, Tokenizer, Vocabulary
+from u2qt_model import FeatureBatch, FeatureLayout, Tokenizer, Vocabulary
 from u2qt_model.errors import ExportError
 from u2qt_model.export_vocabulary import SPECIALS, Exported, all_names, export_vocabulary
+from u2qt_model.presets import tiny
 from u2qt_model.sequence_text import Slice, parse_sequence, sequence_text
+from u2qt_model.train import train
 
 WIDTH = 48
 MODELS = ("llama", "qwen2")
@@ -268,3 +271,15 @@ def test_token_vectors_add_up_to_the_quantized_slice(baseline: Tokenizer, make_b
     assert vectors.shape == (baseline.vocabulary.size, baseline.config.encoder.code_dim)
     summed = np.where(codes[..., :1] >= 0, vectors[ids].sum(axis=2), 0.0)
     np.testing.assert_allclose(summed, baseline.decode(codes), atol=1e-5)
+
+
+def test_token_vectors_add_up_in_layout_width(
+    layout: FeatureLayout, open_stream: Callable[[], Iterator[FeatureBatch]], make_batch: Callable[..., FeatureBatch]
+) -> None:
+    """Own codes follow the shared ones of a level; each is found under its own id."""
+    config = tiny(layout="width")
+    wide = train(layout, replace(config, encoder=replace(config.encoder, hidden=0)), open_stream)
+    codes = wide.encode(make_batch(50, 3))
+    summed = np.where(codes[..., :1] >= 0, wide.token_vectors()[wide.vocabulary.token_ids(codes)].sum(axis=2), 0.0)
+    assert (codes >= np.array(wide.vocabulary.shared_sizes)).any()
+    np.testing.assert_allclose(summed, wide.decode(codes), atol=1e-5)
