@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import Row
@@ -65,6 +66,13 @@ def load_registered(registered: Registered, catalog: Catalog) -> Tokenizer:
             f"{registered.fingerprint[:16]} as registered; restore the folder from its backup"
         )
     return tokenizer
+
+
+def load_named(context: Context, name: str) -> Tokenizer:
+    """The tokenizer of a checkpoint's folder, or of a registered version, which is verified."""
+    if Path(name).is_dir():
+        return u2qt_model.load(name)
+    return load_registered(find_registered(context, name), context.catalog)
 
 
 def _registered(row: Row) -> Registered:

@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from u2qt_model.metrics import level_report, relative_squared_error, squared_errors, unique_sequence_rate
+from u2qt_model.config import QuantizerConfig
+from u2qt_model.metrics import (
+    collision_rate,
+    level_report,
+    margin_quantiles,
+    relative_squared_error,
+    squared_errors,
+    unique_sequence_rate,
+)
 from u2qt_model.quantizer import Quantizer
 
 CHUNK = 4096  # slices per matrix product
@@ -39,6 +48,25 @@ def total_error(quantizer: Quantizer, slices: list[Tensor]) -> float:
     return relative_squared_error(sum(error for error, _ in pairs), sum(length for _, length in pairs))
 
 
+@torch.no_grad()
+def margins(quantizer: Quantizer, x: Tensor, codes: Tensor, source: int) -> NDArray[np.float32]:
+    """(N, L) margins of the codes (N, L) of one source's slices (N, D)."""
+    parts = zip(torch.split(x, CHUNK), torch.split(codes, CHUNK), strict=True)
+    found = [quantizer.margins(part, chosen, source).numpy() for part, chosen in parts if len(part)]
+    return np.concatenate([np.zeros(codes.shape, np.float32)[:0], *found])
+
+
+def level_use(codes: NDArray[np.int64], config: QuantizerConfig, level: int) -> dict[str, Any]:
+    """Use of a level by one source's codes (N,), and of its shared and own codes apart."""
+    shared, own = config.shared_size(level), config.own_block_size(level)
+    apart = {
+        name: {"codebook_size": size, **level_report(codes[(codes >= first) & (codes < first + size)] - first, size)}
+        for name, first, size in (("shared", 0, shared), ("own", shared, own))
+        if size
+    }
+    return {**level_report(codes, config.level_size(level)), "codebooks": apart}
+
+
 def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor]) -> list[dict[str, Any]]:
     """Per source: error after each level on `held_out`, use of each level's codes by the `training` sample."""
     config = quantizer.codebooks.config
@@ -48,7 +76,9 @@ def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[
         {
             "relative_squared_error": [relative_squared_error(*pairs[source]) for pairs in by_level],
             "unique_sequence_rate": unique_sequence_rate(unseen[source].numpy()),
-            "levels": [level_report(codes[source][:, level].numpy(), config.level_size(level)) for level in range(config.num_levels)],
+            "collision_rate": collision_rate(unseen[source].numpy(), held_out[source].numpy()),
+            "margin_quantiles": margin_quantiles(margins(quantizer, held_out[source], unseen[source], source)),
+            "levels": [level_use(codes[source][:, level].numpy(), config, level) for level in range(config.num_levels)],
         }
         for source in range(len(training))
     ]

@@ -110,6 +110,19 @@ class Tokenizer:
                     vectors[block, source] = self._model.quantizer.reconstruct(padded, source)[: len(block)].numpy()
         return vectors
 
+    def token_vectors(self) -> Floats:
+        """float32 (vocabulary size, D), the codeword of each token id; zeros for a code that is never given out.
+
+        In the space in which codewords are summed, which the decoder turns into that of `decode`.
+        """
+        vectors = np.zeros((self.vocabulary.size, self.config.encoder.code_dim), np.float32)
+        for block in self._model.quantizer.codebooks.blocks():
+            codewords, is_open = self._model.quantizer.codebooks.block(block)
+            source = None if block.source is None else self.layout.source_names[block.source]
+            first = self.vocabulary.token_id(source, block.level + 1, block.first)
+            vectors[first : first + block.size] = torch.where(is_open[:, None], codewords, 0.0).numpy()
+        return vectors
+
     def project(self, batch: FeatureBatch) -> Floats:
         """float32 (B, S, D), the slices before quantization, which `decode` approximates; zeros where absent."""
         vectors = np.zeros((batch.num_users, len(self.layout.sources), self.config.encoder.code_dim), np.float32)

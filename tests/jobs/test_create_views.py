@@ -120,6 +120,7 @@ def test_a_level_that_the_layout_does_not_know_has_no_name(published: Context) -
     short = published.lake.read("tokenizers").withColumn("layout", F.lit(json.dumps({"sources": [], "levels": LEVELS[:1]})))
     short.write.format("delta").mode("overwrite").save(published.lake.path("tokenizers"))
     assert rows(published.spark.sql("SELECT level, token FROM user_tokens_long ORDER BY level")) == [(1, "<shared_1_0000>"), (2, None)]
+    assert rows(published.spark.sql("SELECT tokens, text FROM user_token_sequences")) == [(2, None)]
 
 
 def test_in_layout_width_a_level_has_shared_and_own_names(published: Context) -> None:

@@ -1,12 +1,15 @@
 """A quantizer measured: chunks don't matter, sources without slices are zeros, the report has every level."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from u2qt_model import evaluation
 from u2qt_model.config import QuantizerConfig
-from u2qt_model.evaluation import assign, block_reports, errors, source_reports, total_error
+from u2qt_model.evaluation import assign, block_reports, errors, level_use, source_reports, total_error
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.rq_kmeans import RqKmeans
 
@@ -55,11 +58,24 @@ def test_source_report_has_every_level(quantizer: RqKmeans) -> None:
     first, second = reports[0]["relative_squared_error"]
     assert 0 < second < first < 1
     assert [level["usage"] > 0.9 for level in reports[0]["levels"]] == [True, True]
+    unused = {"usage": 0.0, "perplexity": 0.0, "dead_codes": 8, "gini": 0.0}
     assert reports[1] == {
         "relative_squared_error": [0.0, 0.0],
         "unique_sequence_rate": 0.0,
-        "levels": [{"usage": 0.0, "perplexity": 0.0, "dead_codes": 8, "gini": 0.0}] * 2,
+        "collision_rate": 0.0,
+        "margin_quantiles": [[], []],
+        "levels": [{**unused, "codebooks": {name: {"codebook_size": 8, **unused}}} for name in ("shared", "own")],
     }
+    assert 0 <= reports[0]["collision_rate"] < 1
+    assert all(low <= high for level in reports[0]["margin_quantiles"] for low, high in pairwise(level))
+
+
+def test_a_level_s_shared_and_own_codes_are_counted_apart() -> None:
+    """In width a level has both; own codes follow the shared ones."""
+    config = QuantizerConfig(layout="width", codebook_size=4, own_size=2, shared_levels=1, own_levels=1)
+    found = level_use(np.array([0, 0, 1, 4]), config, 0)
+    assert (found["usage"], found["dead_codes"]) == (0.5, 3)
+    assert {name: (use["codebook_size"], use["dead_codes"]) for name, use in found["codebooks"].items()} == {"shared": (4, 2), "own": (2, 1)}
 
 
 def test_block_report_counts_a_shared_codebook_once(quantizer: RqKmeans) -> None:
