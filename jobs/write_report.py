@@ -27,9 +27,11 @@ from jobs.report_model import (
     Audit,
     DayReport,
     Delivery,
+    LevelQuality,
     LevelUsage,
     SampleSlice,
     SampleUser,
+    SourceQuality,
     StageRow,
     TokenizerInfo,
 )
@@ -64,7 +66,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     lake, day, catalog = context.lake, Days(ds, ds), context.catalog
     versions = {table: lake.version(table) for table in TABLES}
     tables = {table: lake.read(table, version) for table, version in versions.items()}
-    tokenizer, levels = _tokenizer(context, tokenizer_version)
+    tokenizer, levels, quality = _tokenizer(context, tokenizer_version)
     features = on_days(tables["user_features"], day)
     of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)
     staged, published, audits = (on_days(tables[name], day).where(of_tokenizer) for name in ("staged_user_tokens", "user_tokens", "audits"))
@@ -83,6 +85,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
         tokenizer=tokenizer,
         encoded=encoded,
         published=visible,
+        quality=quality,
         usage=_usage(tokens, levels, catalog) if visible or encoded else (),
         usage_table=usage_table,
         audit=_audit(audits),
@@ -92,11 +95,11 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     )
 
 
-def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | None, Levels]:
-    """The tokenizer to report on, with its levels; none where none is named or promoted."""
+def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | None, Levels, tuple[SourceQuality, ...]]:
+    """The tokenizer to report on, its levels and its quality; none where none is named or promoted."""
     promoted = promoted_version(context)
     if wanted is None and promoted is None:
-        return None, {}
+        return None, {}, ()
     found = find_registered(context, wanted)
     info = TokenizerInfo(
         version=found.version,
@@ -105,7 +108,32 @@ def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | No
         trained_through=found.trained_through,
         promoted=found.version == promoted,
     )
-    return info, {source["name"]: source["levels"] for source in found.layout["sources"]}
+    levels = {source["name"]: source["levels"] for source in found.layout["sources"]}
+    return info, levels, tuple(_quality(name, measured) for name, measured in found.metrics.get("sources", {}).items())
+
+
+def _quality(source: str, measured: dict[str, Any]) -> SourceQuality:
+    """From metrics.json."""
+    margins = [quantiles or (None,) * 4 for quantiles in measured["margin_quantiles"]]
+    return SourceQuality(
+        source=source,
+        slices=measured["slices"],
+        unique_sequence_rate=measured["unique_sequence_rate"],
+        collision_rate=measured["collision_rate"],
+        levels=tuple(
+            LevelQuality(
+                level=level,
+                error=error,
+                codes=sum(codebook["codebook_size"] for codebook in use["codebooks"].values()),
+                dead=use["dead_codes"],
+                perplexity=use["perplexity"],
+                gini=use["gini"],
+                margin_p10=quantiles[1],
+                margin_p50=quantiles[2],
+            )
+            for level, (error, use, quantiles) in enumerate(zip(measured["relative_squared_error"], measured["levels"], margins, strict=True), start=1)
+        ),
+    )
 
 
 def _deliveries(context: Context, deliveries: DataFrame, day: Days) -> tuple[Delivery, ...]:
