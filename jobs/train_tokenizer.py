@@ -20,8 +20,9 @@ from jobs.registered_tokenizers import Registered, all_registered, feature_layou
 from schemas import keys
 from schemas.keys import Days
 from u2qt_model import FeatureBatch, Tokenizer, TokenizerConfig, save
+from u2qt_model.progress import Progress
 from u2qt_model.stream import read_files
-from u2qt_model.train import Progress, train
+from u2qt_model.train import train
 from u2qt_model.training_state import RunFile
 
 

@@ -20,6 +20,7 @@ from u2qt_model.metrics import (
     unique_sequence_rate,
 )
 from u2qt_model.quantizer import Quantizer
+from u2qt_model.ranks import ALONE, Ranks
 
 CHUNK = 4096  # slices per matrix product
 
@@ -42,10 +43,13 @@ def errors(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], leve
     return pairs
 
 
-def total_error(quantizer: Quantizer, slices: list[Tensor]) -> float:
-    """Relative squared error over all sources' slices."""
-    pairs = errors(quantizer, slices, assign(quantizer, slices), quantizer.codebooks.config.num_levels)
-    return relative_squared_error(sum(error for error, _ in pairs), sum(length for _, length in pairs))
+def total_error(quantizer: Quantizer, slices: list[Tensor], ranks: Ranks = ALONE) -> float:
+    """Relative squared error over all sources' slices, of which each rank measures its part."""
+    mine = [ranks.mine(x) for x in slices]
+    pairs = errors(quantizer, mine, assign(quantizer, mine), quantizer.codebooks.config.num_levels)
+    total = torch.tensor([sum(error for error, _ in pairs), sum(length for _, length in pairs)], dtype=torch.float64)
+    ranks.add([total])
+    return relative_squared_error(*total.tolist())
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from u2qt_model.quantizer import CodebookStack
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.restarts import restart_dead, used_codes
 
 PULL = 1.0  # of the codewords before, in slices: codes with few members stay near them
@@ -59,6 +60,11 @@ class NormalEquations:
                 _count(self._shared, row[both_shared], column[both_shared])
                 _count(self._own[source], row[is_own] - self._num_shared, column[is_own])
 
+    def merge(self, ranks: Ranks) -> None:
+        """Becomes, on every rank, that of all ranks' slices."""
+        for sums in (self._shared, *self._own, self._shared_sums, *self._own_sums):
+            ranks.add([sums])
+
     def solve(self) -> None:
         """Sets the codewords. A code without a member stays as it is; so do closed ones, which have none."""
         shared, own = self._codebooks.shared, self._codebooks.own
@@ -87,20 +93,22 @@ def _count(pairs: Tensor, rows: Tensor, columns: Tensor) -> None:
 
 
 @torch.no_grad()
-def refine_jointly(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float]) -> list[float]:
+def refine_jointly(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float], ranks: Ranks = ALONE) -> list[float]:
     """`joint_rounds` rounds on S samples (N, D): codes by beam, then codewords; keeps the round that measures least.
 
-    Returns what `measure` gave before and after each round.
+    Returns what `measure` gave before and after each round. All ranks have the same samples; each searches the codes of its
+    part, and the first one's codewords are everybody's.
     """
     errors, best = [measure()], copy.deepcopy(codebooks.state_dict())
     for _ in range(codebooks.config.joint_rounds):
-        codes = [codebooks.encode(x, source) for source, x in enumerate(latents)]
+        codes = [ranks.whole(codebooks.encode(ranks.mine(x), source)) for source, x in enumerate(latents)]
         if codebooks.config.restart_dead:
             restart_dead(codebooks, latents, codes, used_codes(codebooks, codes))
         equations = NormalEquations(codebooks)
         for source, x in enumerate(latents):
             equations.add(x, codes[source], source)
         equations.solve()
+        ranks.share(codebooks.state_dict().values())
         errors.append(measure())
         if errors[-1] < min(errors[:-1]):
             best = copy.deepcopy(codebooks.state_dict())
