@@ -1,6 +1,7 @@
 """Commands around tokenizers and tokens: training, promotion, SQL, joins with labels."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +30,13 @@ def train(
     size: Annotated[str, typer.Option(help="tiny, demo or base.")] = "base",
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same fingerprint on one machine.")] = 0,
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of checkpoints [default: in the lakehouse].")] = None,
+    processes: Annotated[int, typer.Option(help="Processes that train together; another number gives another fingerprint.")] = 1,
+    backend: Annotated[str, typer.Option(help="gloo or nccl: by what several processes talk.")] = "gloo",
+    job: Annotated[Path | None, typer.Option("--job", help="File to write for torchrun; given again, it registers torchrun's result.")] = None,
 ) -> None:
     """Learns a tokenizer from feature rows and registers it."""
     from jobs import train_tokenizer
+    from jobs.training_processes import Processes
     from jobs.training_progress import on_terminal
     from u2qt_model import presets
     from u2qt_model.settings import with_settings
@@ -40,8 +45,15 @@ def train(
     if size not in sizes:
         raise BadInput(f"--size {size}: expected one of {', '.join(sizes)}")
     config = with_settings(sizes[size](seed=seed, quantizer=quantizer, layout=layout, stage1=stage1), settings or [])
-    with on_terminal(console) as progress:
-        made = train_tokenizer.run(context, days_of(None, first, last), tokenizer_version, config, checkpoints=checkpoints, progress=progress)
+    days, group = days_of(None, first, last), Processes(count=processes, backend=backend)
+    if job is not None:
+        planned = train_tokenizer.plan(context, days, tokenizer_version, config, checkpoints=checkpoints, processes=group)
+        if not Path(planned.result).exists():
+            job.write_text(planned.to_json(), encoding="utf-8")
+            say(f"{job}: run `torchrun --nproc-per-node {processes} -m jobs.train_rank {job}`, then this command again")
+            return
+    with on_terminal(console) if group.count == 1 else nullcontext(lambda _: None) as progress:
+        made = train_tokenizer.run(context, days, tokenizer_version, config, checkpoints=checkpoints, progress=progress, processes=group)
     say(f"tokenizer {made.version}: fingerprint {made.fingerprint[:16]}, checkpoint {made.checkpoint}")
     print_run(context)
 

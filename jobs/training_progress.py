@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.status import Status
 
-from u2qt_model.train import Progress
+from u2qt_model.progress import Progress
 
 PHASES = {"qformer": "Q-Former, reading for the moments", "first_pass": "reading for the start", "start": "started by k-means", "epoch": "epoch"}
 

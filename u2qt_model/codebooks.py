@@ -93,12 +93,16 @@ class MovingCodebook:
 
     def update(self, x: Tensor, codes: Tensor) -> None:
         """Moves the codewords towards the vectors `x` (N, D) that were given `codes` (N,)."""
-        if not len(x):
+        self.follow(*totals(x, codes, len(self._codewords)))
+
+    def follow(self, sums: Tensor, members: Tensor) -> None:
+        """The same by the vectors' sums (K, D) and numbers (K,)."""
+        vectors = int(members.sum())
+        if not vectors:
             return
         if self._mass is None:
-            self._mass = self._share * len(x)
+            self._mass = self._share * vectors
             self._sums = self._codewords * self._mass[:, None]
-        sums, members = totals(x, codes, len(self._codewords))
         self._mass = torch.lerp(members, self._mass, self._decay)
         self._sums = torch.lerp(sums, self._sums, self._decay)
         alive = self._open & (self._mass > 1e-6)

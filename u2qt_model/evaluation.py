@@ -21,6 +21,7 @@ from u2qt_model.metrics import (
     unique_sequence_rate,
 )
 from u2qt_model.quantizer import Quantizer
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.source_quantizers import Part
 
 CHUNK = 4096  # slices per matrix product
@@ -44,10 +45,13 @@ def errors(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], leve
     return pairs
 
 
-def total_error(quantizers: Iterable[Part], slices: list[Tensor]) -> float:
-    """Relative squared error over all sources' slices."""
-    pairs = [pair for part in quantizers for pair in _part_errors(part.quantizer, part.of(slices))]
-    return relative_squared_error(sum(error for error, _ in pairs), sum(length for _, length in pairs))
+def total_error(quantizers: Iterable[Part], slices: list[Tensor], ranks: Ranks = ALONE) -> float:
+    """Relative squared error over all sources' slices, of which each rank measures its part."""
+    mine = [ranks.mine(x) for x in slices]
+    pairs = [pair for part in quantizers for pair in _part_errors(part.quantizer, part.of(mine))]
+    total = torch.tensor([sum(error for error, _ in pairs), sum(length for _, length in pairs)], dtype=torch.float64)
+    ranks.add([total])
+    return relative_squared_error(*total.tolist())
 
 
 def _part_errors(quantizer: Quantizer, slices: list[Tensor]) -> list[tuple[float, float]]:

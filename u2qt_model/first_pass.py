@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from u2qt_model.batch import FeatureBatch
 from u2qt_model.config import TokenizerConfig
 from u2qt_model.errors import TrainingError
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.samples import Moments, Reservoir, held_out_users
 from u2qt_model.slice_embedder import SliceEmbedder
 
@@ -43,9 +45,13 @@ def first_pass(
     config: TokenizerConfig,
     share: float,
     report: Callable[[int], None],
+    ranks: Ranks = ALONE,
 ) -> FirstPass:
-    """Reads the stream once; `share` of the users are held out; `report` gets the user-days so far after each batch."""
-    rng = np.random.default_rng(config.training.seed)
+    """Reads the stream once; `share` of the users are held out; `report` gets the user-days so far after each batch.
+
+    Every rank reads a stream of its own, and all get the same: as if one had read all streams.
+    """
+    rng = ranks.rng(config.training.seed)
     kept = config.training.slices_per_code * config.quantizer.codebook_size
     result = FirstPass(sources=[_sample(width, kept, config.training.held_out_slices, rng) for width in widths])
     for batch in stream:
@@ -56,7 +62,18 @@ def first_pass(
                 _count(sample, embedder, batch, source, rows[start : start + CHUNK_USERS], held_out)
         result.users += batch.num_users
         report(result.users)
+    _merge(result, ranks)
     return result
+
+
+def _merge(found: FirstPass, ranks: Ranks) -> None:
+    counts = torch.tensor([found.users, *(sample.held_out_slices for sample in found.sources)])
+    ranks.add([counts])
+    found.users = int(counts[0])
+    for sample, held_out in zip(found.sources, counts[1:].tolist(), strict=True):
+        sample.held_out_slices = held_out
+        for part in (sample.moments, sample.training, sample.held_out):
+            part.merge(ranks)
 
 
 def held_out_rows(batch: FeatureBatch, share: float, seed: int) -> NDArray[np.bool_]:

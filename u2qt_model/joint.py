@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from u2qt_model.quantizer import CodebookStack
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.restarts import restart_dead, used_codes
 
 REVIVALS = 4  # at most
@@ -60,6 +61,11 @@ class NormalEquations:
                 _count(self._shared, row[both_shared], column[both_shared])
                 _count(self._own[source], row[is_own] - self._num_shared, column[is_own])
 
+    def merge(self, ranks: Ranks) -> None:
+        """Becomes, on every rank, that of all ranks' slices."""
+        for sums in (self._shared, *self._own, self._shared_sums, *self._own_sums):
+            ranks.add([sums])
+
     def solve(self) -> None:
         """Sets the codewords. A code without a member stays as it is; so do closed ones, which have none."""
         shared, own = self._codebooks.shared, self._codebooks.own
@@ -88,36 +94,39 @@ def _count(pairs: Tensor, rows: Tensor, columns: Tensor) -> None:
 
 
 @torch.no_grad()
-def refine_jointly(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float]) -> list[float]:
+def refine_jointly(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float], ranks: Ranks = ALONE) -> list[float]:
     """`joint_rounds` rounds on S samples (N, D): codes by beam, then codewords; keeps the round that measures least.
 
     Codes that the kept round left without a slice move onto one once more, where that measures no more. Returns what
-    `measure` gave before and after each round and each such move.
+    `measure` gave before and after each round and each such move. All ranks have the same samples; each searches the codes
+    of its part, and the first one's codewords are everybody's.
     """
     errors, best = [measure()], copy.deepcopy(codebooks.state_dict())
     for _ in range(codebooks.config.joint_rounds):
-        codes = [codebooks.encode(x, source) for source, x in enumerate(latents)]
+        codes = [ranks.whole(codebooks.encode(ranks.mine(x), source)) for source, x in enumerate(latents)]
         if codebooks.config.restart_dead:
             restart_dead(codebooks, latents, codes, used_codes(codebooks, codes))
         equations = NormalEquations(codebooks)
         for source, x in enumerate(latents):
             equations.add(x, codes[source], source)
         equations.solve()
+        ranks.share(codebooks.state_dict().values())
         errors.append(measure())
         if errors[-1] < min(errors[:-1]):
             best = copy.deepcopy(codebooks.state_dict())
     codebooks.load_state_dict(best)
-    return errors + (_revived(codebooks, latents, measure, min(errors)) if codebooks.config.restart_dead else [])
+    return errors + (_revived(codebooks, latents, measure, min(errors), ranks) if codebooks.config.restart_dead else [])
 
 
-def _revived(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float], error: float) -> list[float]:
+def _revived(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float], error: float, ranks: Ranks) -> list[float]:
     errors: list[float] = []
     for _ in range(REVIVALS):
         before = copy.deepcopy(codebooks.state_dict())
-        codes = [codebooks.encode(x, source) for source, x in enumerate(latents)]
+        codes = [ranks.whole(codebooks.encode(ranks.mine(x), source)) for source, x in enumerate(latents)]
         moved = restart_dead(codebooks, latents, codes, used_codes(codebooks, codes))
         if not any(map(len, moved)):
             break
+        ranks.share(codebooks.state_dict().values())
         errors.append(measure())
         if errors[-1] > min([error, *errors]):
             codebooks.load_state_dict(before)

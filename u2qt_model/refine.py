@@ -10,24 +10,31 @@ import torch
 from torch import Tensor
 
 from u2qt_model.balanced_codes import balanced_codes
-from u2qt_model.codebooks import MovingCodebook, scores
+from u2qt_model.blocks import Block
+from u2qt_model.codebooks import MovingCodebook, scores, totals
 from u2qt_model.config import TokenizerConfig
 from u2qt_model.joint import NormalEquations
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.residual_quantizer import ResidualQuantizer
 from u2qt_model.restarts import restart_dead, used_codes
 
 
 class Refiner:
-    """Improves a started quantizer in place, step by step; holds what training needs and a checkpoint doesn't."""
+    """Improves a started quantizer in place, step by step; holds what training needs and a checkpoint doesn't.
 
-    def __init__(self, quantizer: ResidualQuantizer, latents: list[Tensor], config: TokenizerConfig) -> None:
+    In several ranks a step is that of all ranks' slices together; only what goes on within an epoch differs between ranks.
+    """
+
+    def __init__(self, quantizer: ResidualQuantizer, latents: list[Tensor], config: TokenizerConfig, ranks: Ranks = ALONE) -> None:
         """`latents` S x (N, D) of the start give the moving averages their first weights."""
         self._quantizer, self._codebooks, self._config = quantizer, quantizer.codebooks, quantizer.codebooks.config
+        self._ranks = ranks
         self._blocks = self._codebooks.blocks()
         self._moving = self._moving_codebooks(latents) if self._config.codebooks == "ema" else []
         weights: list[Tensor] = list(quantizer.parameters())
         if self._config.codebooks == "gradient":
             weights += [self._codebooks.shared.requires_grad_(), self._codebooks.own.requires_grad_()]
+        self._weights = weights
         self._optimizer = torch.optim.AdamW(weights, lr=config.training.learning_rate, weight_decay=0.0) if weights else None
         self._active = self._config.num_levels
         self._empty = [latent[:0] for latent in latents]
@@ -42,10 +49,8 @@ class Refiner:
         self._recent = list(self._empty), [torch.zeros(0, self._active, dtype=torch.int64) for _ in self._empty]
 
     def step(self, slices: list[Tensor]) -> tuple[float, float]:
-        """One step on S tensors (N_s, D), any of which may be empty; summed squared error and summed squared length."""
+        """One step on S tensors (N_s, D), any of which may be empty; this rank's summed squared error and summed squared length."""
         present = {source: x for source, x in enumerate(slices) if len(x)}
-        if not present:
-            return 0.0, 0.0
         latents = {source: self._quantizer.to_latent(x, source) for source, x in present.items()}
         with torch.no_grad():
             codes = {source: self._codes(latent, source) for source, latent in latents.items()}
@@ -53,7 +58,10 @@ class Refiner:
         if self._optimizer is not None:
             losses = [self._quantizer.loss(x, latents[source], codes[source], source) for source, x in present.items()]
             self._optimizer.zero_grad()
-            (torch.stack(losses).sum() / sum(map(len, present.values()))).backward()  # type: ignore[no-untyped-call]
+            members = sum(map(len, present.values()))
+            if losses:
+                (torch.stack(losses).sum() / members).backward()  # type: ignore[no-untyped-call]
+            self._ranks.average_gradients(self._weights, members)
             self._optimizer.step()
         with torch.no_grad():
             self._move_codebooks({source: latent.detach() for source, latent in latents.items()}, codes)
@@ -67,12 +75,22 @@ class Refiner:
     def finish_epoch(self) -> None:
         """Solves for the codewords where they are joint, and moves the codes that the epoch didn't use."""
         if self._equations is not None:
+            self._equations.merge(self._ranks)
             self._equations.solve()
-        if not self._config.restart_dead:
-            return
-        moved = restart_dead(self._codebooks, *self._recent, self._used)
-        for moving, codes in zip(self._moving, moved, strict=False):
-            moving.restarted(codes)
+        if self._config.restart_dead:
+            self._restart()
+        self._ranks.share(self._codebooks.state_dict().values())
+        for moving in self._moving:
+            self._ranks.share(moving.state().values())
+
+    def _restart(self) -> None:
+        """Onto the slices of every rank's last step."""
+        used = [occurs.int() for occurs in self._used]
+        self._ranks.add(used)
+        latents, codes = ([self._ranks.gather(part) for part in recent] for recent in self._recent)
+        moved = restart_dead(self._codebooks, latents, codes, [ranks > 0 for ranks in used])
+        for moving, places in zip(self._moving, moved, strict=False):
+            moving.restarted(places)
 
     def state(self) -> dict[str, Tensor]:
         """What `load` goes on from after an epoch: the optimizer's moments and the moving averages."""
@@ -131,7 +149,8 @@ class Refiner:
     def _move_codebooks(self, latents: dict[int, Tensor], codes: dict[int, Tensor]) -> None:
         recent = [latents.get(source, empty) for source, empty in enumerate(self._empty)]
         given = [codes.get(source, torch.zeros(0, self._active, dtype=torch.int64)) for source in range(len(recent))]
-        self._recent = recent, given
+        if latents:
+            self._recent = recent, given
         for used, now in zip(self._used, used_codes(self._codebooks, given), strict=True):
             used |= now
         if self._equations is not None:
@@ -142,13 +161,19 @@ class Refiner:
 
     def _move_by_average(self, latents: dict[int, Tensor], codes: dict[int, Tensor]) -> None:
         residuals = {source: list(self._codebooks.residuals(latents[source], codes[source], source)) for source in latents}
-        for moving, block in zip(self._moving, self._blocks, strict=True):
-            sources = [source for source in block.sources(self._codebooks.num_sources) if source in latents]
-            if not sources or block.level >= self._active:
-                continue
-            inside = [_inside(codes[source], block.level, block.first, block.size) for source in sources]
-            rows = torch.cat([residuals[source][block.level][mask] for source, (mask, _) in zip(sources, inside, strict=True)])
-            moving.update(rows, torch.cat([members for _, members in inside]))
+        active = [(moving, block) for moving, block in zip(self._moving, self._blocks, strict=True) if block.level < self._active]
+        found = [self._totals(block, residuals, codes) for _, block in active]
+        self._ranks.add([tensor for pair in found for tensor in pair])
+        for (moving, _), (sums, members) in zip(active, found, strict=True):
+            moving.follow(sums, members)
+
+    def _totals(self, block: Block, residuals: dict[int, list[Tensor]], codes: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sums (K, D) and numbers (K,) of what a block's members leave for it."""
+        sources = [source for source in block.sources(self._codebooks.num_sources) if source in residuals]
+        inside = [_inside(codes[source], block.level, block.first, block.size) for source in sources]
+        rows = [residuals[source][block.level][mask] for source, (mask, _) in zip(sources, inside, strict=True)]
+        nothing = torch.zeros(0, self._codebooks.own.shape[-1]), torch.zeros(0, dtype=torch.int64)
+        return totals(torch.cat([nothing[0], *rows]), torch.cat([nothing[1], *(members for _, members in inside)]), block.size)
 
     def _error(self, present: dict[int, Tensor], codes: dict[int, Tensor]) -> float:
         """As the codes give it, before the step changes the weights for the next one."""

@@ -23,8 +23,8 @@ class Refiners:
             refiner.start_epoch(epoch)
 
     def step(self, slices: list[Tensor]) -> tuple[float, float]:
-        """One step on S tensors (N_s, D); summed squared error and summed squared length."""
-        found = [refiner.step(part.of(slices)) for part, refiner in self._refiners]
+        """One step on S tensors (N_s, D), or none at all; this rank's summed squared error and summed squared length."""
+        found = [refiner.step(part.of(slices) if slices else []) for part, refiner in self._refiners]
         return sum(error for error, _ in found), sum(length for _, length in found)
 
     def usage(self) -> float:

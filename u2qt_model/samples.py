@@ -7,9 +7,11 @@ import zlib
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from u2qt_model.profile_features import splitmix64
+from u2qt_model.ranks import Ranks
 
 Floats = NDArray[np.float32]
 
@@ -47,6 +49,16 @@ class Reservoir:
         """The sample, at most (size, E)."""
         return self._rows
 
+    def merge(self, ranks: Ranks) -> None:
+        """Becomes, on every rank, a uniform sample of all ranks' rows: those of the highest priorities travel, no others."""
+        if ranks.count == 1:
+            return
+        everyone = ranks.gather(torch.from_numpy(self._priorities)).numpy()
+        least = np.sort(everyone)[-self._size] if len(everyone) > self._size else 0.0
+        kept = self._priorities >= least
+        self._rows = ranks.gather(torch.from_numpy(self._rows[kept])).numpy()
+        self._priorities = ranks.gather(torch.from_numpy(self._priorities[kept])).numpy()
+
 
 class Moments:
     """Mean and variance of all rows, in float64."""
@@ -61,6 +73,13 @@ class Moments:
         self.count += len(rows)
         self._sum += wide.sum(axis=0)
         self._squares += np.square(wide).sum(axis=0)
+
+    def merge(self, ranks: Ranks) -> None:
+        """Becomes, on every rank, that of all ranks' rows."""
+        count = torch.tensor([self.count])
+        ranks.add([count])
+        ranks.add([torch.from_numpy(self._sum), torch.from_numpy(self._squares)])
+        self.count = int(count)
 
     def mean(self) -> NDArray[np.float64]:
         """(E,), zeros without rows."""

@@ -2,12 +2,16 @@
 
 First pass: moments and reservoirs. Start: projections from them, codebooks by k-means and joint least squares. Epochs:
 networks by gradient, codebooks as configured; held-out users decide which round's and epoch's weights are kept, the
-start's included. Memory doesn't grow with the users. Same layout, configuration, data in the same order and
-machine: same fingerprint. Where stage 1 is a Q-Former, `train_qformer` comes before all that, with passes of its own.
+start's included. Memory doesn't grow with the users. Same layout, configuration, data in the same order, number of ranks
+and machine: same fingerprint. Where stage 1 is a Q-Former, `train_qformer` comes before all that, with passes of its own.
+
+In several ranks each streams its own rows. They agree on sample, start, steps, errors and weights
+(docs/decisions/0008-training-in-several-processes.md); the first alone reports and keeps the run file.
 
 B users, S sources, D code dimension.
 """
 
+import copy
 import dataclasses
 import math
 import time
@@ -27,8 +31,10 @@ from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_r
 from u2qt_model.joint import refine_jointly
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.model import TokenizerModel
+from u2qt_model.progress import Meter, Progress
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_embedder import QFormerEmbedder
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.refine import Refiner
 from u2qt_model.refiners import Refiners
 from u2qt_model.residual_quantizer import ResidualQuantizer
@@ -36,24 +42,10 @@ from u2qt_model.stage_one import slice_embedder
 from u2qt_model.threads import fixed_threads
 from u2qt_model.tokenizer import Tokenizer
 from u2qt_model.train_qformer import QFormerState, train_qformer
-from u2qt_model.training_state import RunFile
+from u2qt_model.training_state import RunFile, found_state
 
 QUANTIZERS = ("quantizer", "profile_quantizer")  # of a TokenizerModel
 OpenStream = Callable[[], Iterator[FeatureBatch]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where training stands; given to the callback after every batch and after the start."""
-
-    phase: str  # "qformer" (where stage 1 is one) | "first_pass" | "start" | "epoch"
-    epoch: int  # 0 until the start is done, then from 1; in "qformer" its own, 0 is the pass for moments
-    step: int  # batches in this phase, or gradient steps in this epoch
-    users: int  # user-days read in this phase
-    users_per_second: float
-    error: float | None = None  # relative squared error: of the epoch's slices so far, after the start held out
-    usage: float | None = None  # share of all codes given out in this epoch
-    loss: float | None = None  # the Q-Former's, of the epoch's slices so far
 
 
 def train(
@@ -62,14 +54,16 @@ def train(
     open_stream: OpenStream,
     progress: Callable[[Progress], None] = lambda progress: None,
     run_file: RunFile | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tokenizer:
     """A trained tokenizer with its metrics. With `run_file` a killed run goes on after its last finished epoch.
 
-    A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for a stream
-    without any slice, or without user ids while `held_out_share` > 0, and for an epoch that diverges.
+    Every rank gets the same tokenizer, the metrics' seconds and `progress` are the first one's; `open_stream` opens a rank's own
+    rows. A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for streams without any
+    slice, or without user ids while `held_out_share` > 0, for an epoch that diverges, and for ranks whose weights differ.
     """
     with fixed_threads(config.training.threads):
-        return _Training(layout, config, open_stream, progress, run_file).run()
+        return _Training(layout, config, open_stream, progress if ranks.is_first else lambda progress: None, run_file, ranks).run()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,9 +92,10 @@ class _Training:
         open_stream: OpenStream,
         progress: Callable[[Progress], None],
         run_file: RunFile | None,
+        ranks: Ranks,
     ) -> None:
         self._layout, self._config, self._open_stream, self._progress = layout, config, open_stream, progress
-        self._run_file = run_file
+        self._run_file, self._ranks = run_file, ranks
         self._embedder = slice_embedder(layout, config)
         self._model = TokenizerModel(layout, config, self._embedder)
         self._share = config.training.held_out_share
@@ -116,7 +111,7 @@ class _Training:
                 self._keep(run, refiners)
             self._timed("epochs", lambda: self._epochs(refiners, run))
             refiners.close()
-            self._load_best(run.best)
+            self._model.load_state_dict(self._model.state_dict() | run.best)
         return Tokenizer(self._layout, self._config, self._model, self._embedder, self._metrics(run))
 
     def _begun(self) -> _Run:
@@ -129,16 +124,19 @@ class _Training:
         self._timed("projection", lambda: self._fit_projections(sample))
         training = self._projected([source.training.rows() for source in sample.sources])
         held_out = self._projected([source.held_out.rows() for source in sample.sources])
+        self._ranks.share([*training, *held_out])
         measured = [unseen if len(unseen) else seen for unseen, seen in zip(held_out, training, strict=True)]
         generator = torch.Generator().manual_seed(self._config.training.seed)
-        self._timed("start", lambda: self._start(training, generator))
-        by_round = [total_error(self._model.quantizers, measured)]
+        if self._ranks.is_first:
+            self._timed("start", lambda: self._start(training, generator))
+        self._ranks.share(self._weights().values())
+        by_round = [total_error(self._model.quantizers, measured, self._ranks)]
         if any(part.quantizer.trainable for part in self._model.quantizers) and self._config.quantizer.joint_rounds:
             by_round = self._timed("joint_rounds", lambda: self._joint_rounds(training, measured))
         run = _Run(
             training=training,
             measured=measured,
-            best=self._weights(),
+            best=copy.deepcopy(self._weights()),
             by_round=by_round,
             by_epoch=[min(by_round)],
             users=sample.users,
@@ -150,9 +148,28 @@ class _Training:
         self._progress(Progress(phase="start", epoch=0, step=0, users=run.users, users_per_second=0.0, error=run.by_epoch[0]))
         return run
 
+    def _start(self, training: list[Tensor], generator: torch.Generator) -> None:
+        for part in self._model.quantizers:
+            start_codebooks(part.quantizer.codebooks, part.of(training), generator)
+
+    def _joint_rounds(self, training: list[Tensor], measured: list[Tensor]) -> list[float]:
+        """One quantizer after the other, the error that of all sources."""
+        quantizers, ranks = self._model.quantizers, self._ranks
+        rounds = [refine_jointly(part.quantizer.codebooks, part.of(training), lambda: total_error(quantizers, measured, ranks), ranks)
+                  for part in quantizers]  # fmt: skip
+        return [error for found in rounds for error in found]
+
+    def _refiners(self, run: _Run) -> Refiners:
+        return Refiners([(part, Refiner(part.quantizer, part.of(run.training), self._config, self._ranks)) for part in self._model.quantizers
+                         if isinstance(part.quantizer, ResidualQuantizer)])  # fmt: skip
+
+    def _weights(self) -> dict[str, Tensor]:
+        """All quantizers' weights, by their names in the model; not copied."""
+        return {name: tensor for name, tensor in self._model.state_dict().items() if name.partition(".")[0] in QUANTIZERS}
+
     def _resumed(self) -> tuple[_Run, dict[str, Tensor]] | None:
         """The run of the file, and its refiner's state."""
-        found = self._run_file.read() if self._run_file is not None else None
+        found = found_state(self._run_file, self._ranks)
         if found is None:
             return None
         tensors, facts = found
@@ -163,29 +180,10 @@ class _Training:
         self._share = run.share
         return run, _under("refiner.", tensors)
 
-    def _start(self, training: list[Tensor], generator: torch.Generator) -> None:
-        for part in self._model.quantizers:
-            start_codebooks(part.quantizer.codebooks, part.of(training), generator)
-
-    def _joint_rounds(self, training: list[Tensor], measured: list[Tensor]) -> list[float]:
-        """One quantizer after the other, the error that of all sources."""
-        quantizers = self._model.quantizers
-        rounds = [refine_jointly(part.quantizer.codebooks, part.of(training), lambda: total_error(quantizers, measured)) for part in quantizers]
-        return [error for found in rounds for error in found]
-
-    def _refiners(self, run: _Run) -> Refiners:
-        return Refiners([(part, Refiner(part.quantizer, part.of(run.training), self._config)) for part in self._model.quantizers
-                         if isinstance(part.quantizer, ResidualQuantizer)])  # fmt: skip
-
-    def _weights(self) -> dict[str, Tensor]:
-        """A copy of all quantizers' weights, by their names in the model."""
-        return {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items() if name.partition(".")[0] in QUANTIZERS}
-
-    def _load_best(self, weights: dict[str, Tensor]) -> None:
-        self._model.load_state_dict(self._model.state_dict() | weights)
-
     def _keep(self, run: _Run, refiner: Refiners) -> None:
-        if self._run_file is None:
+        """After every rank has the same: only the first one writes."""
+        self._ranks.require_equal(self._model.state_dict(), f"after epoch {len(run.by_epoch) - 1}")
+        if self._run_file is None or not self._ranks.is_first:
             return
         parts = {"model": self._model.state_dict(), "best": run.best, "refiner": refiner.state()}
         tensors = {f"{part}.{name}": tensor for part, inside in parts.items() for name, tensor in inside.items()}
@@ -199,7 +197,7 @@ class _Training:
         def report(state: QFormerState) -> None:
             self._progress(Progress(phase="qformer", **dataclasses.asdict(state)))
 
-        return train_qformer(network, self._layout, self._config, self._open_stream, report)
+        return train_qformer(network, self._layout, self._config, self._open_stream, report, self._ranks)
 
     def _first_pass(self) -> FirstPass:
         widths = [self._embedder.width(source) for source in range(len(self._layout.sources))]
@@ -213,13 +211,15 @@ class _Training:
         return sample
 
     def _read(self, widths: list[int]) -> FirstPass:
-        meter = _Meter(self._progress, "first_pass", 0)
-        return first_pass(self._open_stream(), self._embedder, widths, self._config, self._share, meter.users_read)
+        meter = Meter(self._progress, "first_pass", 0)
+        return first_pass(self._open_stream(), self._embedder, widths, self._config, self._share, meter.users_read, self._ranks)
 
     def _fit_projections(self, sample: FirstPass) -> None:
         for index, source in enumerate(sample.sources):
             mean, variance = torch.from_numpy(source.moments.mean()), torch.from_numpy(source.moments.variance())
-            self._model.projection(index).fit(mean, variance, torch.from_numpy(source.training.rows()))
+            if self._ranks.is_first:
+                self._model.projection(index).fit(mean, variance, torch.from_numpy(source.training.rows()))
+            self._ranks.share(self._model.projection(index).state_dict().values())
             self._model.seen[index] = source.moments.count
 
     @torch.no_grad()
@@ -232,28 +232,33 @@ class _Training:
             refiner.start_epoch(epoch)
             self._epoch(refiner, epoch)
             refiner.finish_epoch()
-            error = total_error(self._model.quantizers, run.measured)
+            error = total_error(self._model.quantizers, run.measured, self._ranks)
             if not math.isfinite(error):
                 raise TrainingError(f"epoch {epoch}: found error {error}, expected a finite one; lower training.learning_rate or quantizer.commitment")
             if error < min(run.by_epoch):
-                run.best = self._weights()
+                run.best = copy.deepcopy(self._weights())
             run.by_epoch.append(error)
             self._keep(run, refiner)
 
     def _epoch(self, refiner: Refiners, epoch: int) -> None:
-        rng = np.random.default_rng((self._config.training.seed, epoch))
-        meter = _Meter(self._progress, "epoch", epoch)
+        meter = Meter(self._progress, "epoch", epoch)
+        for slices in self._ranks.in_step(self._epoch_steps(refiner, epoch, meter)):
+            meter.step_done(*refiner.step(slices or []))
+
+    def _epoch_steps(self, refiner: Refiners, epoch: int, meter: Meter) -> Iterator[list[Tensor]]:
+        """The slices of each of this rank's steps; a batch is reported once its last step is done."""
+        rng = self._ranks.rng(self._config.training.seed, epoch)
         for batch in self._open_stream():
             rows = np.flatnonzero(~held_out_rows(batch, self._share, self._config.training.seed))
             rows = rng.permutation(rows)
             for start in range(0, len(rows), CHUNK_USERS):
-                for slices in self._steps(batch, rows[start : start + CHUNK_USERS]):
-                    meter.step_done(*refiner.step(slices))
+                yield from self._steps(batch, rows[start : start + CHUNK_USERS])
             meter.users_read(meter.users + batch.num_users, refiner.usage())
 
     def _steps(self, batch: FeatureBatch, users: Any) -> Iterator[list[Tensor]]:
-        """Projected slices (N_s, D) per source, `batch_users` of `users` (row numbers) at a time."""
-        edges = np.arange(0, len(users) + self._config.training.batch_users, self._config.training.batch_users)
+        """Projected slices (N_s, D) per source, this rank's part of `batch_users` of `users` (row numbers) at a time."""
+        size = self._ranks.part(self._config.training.batch_users)
+        edges = np.arange(0, len(users) + size, size)
         per_source, cuts = [], []
         for source, name in enumerate(self._layout.source_names):
             places = np.flatnonzero(batch.slices[name].present[users])
@@ -296,31 +301,6 @@ class _Training:
         result = work()
         self._seconds[phase] = round(time.perf_counter() - start, 3)
         return result
-
-
-class _Meter:
-    """Speed and running error of one phase, for the callback."""
-
-    def __init__(self, progress: Callable[[Progress], None], phase: str, epoch: int) -> None:
-        self._progress, self._phase, self._epoch = progress, phase, epoch
-        self._start, self._steps, self._error, self._length = time.perf_counter(), 0, 0.0, 0.0
-        self.users = 0
-
-    def step_done(self, error: float, length: float) -> None:
-        self._steps, self._error, self._length = self._steps + 1, self._error + error, self._length + length
-
-    def users_read(self, users: int, usage: float | None = None) -> None:
-        self.users = users
-        if usage is None:
-            self._steps += 1
-        speed = users / max(time.perf_counter() - self._start, 1e-9)
-        error = self._error / self._length if self._length else None
-        self._progress(
-            Progress(
-                phase=self._phase, epoch=self._epoch, step=self._steps, users=users,
-                users_per_second=speed, error=error, usage=usage,
-            )
-        )  # fmt: skip
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

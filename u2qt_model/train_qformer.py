@@ -24,6 +24,7 @@ from u2qt_model.event_tensors import SourceEvents, joined, source_events
 from u2qt_model.first_pass import held_out_rows
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_heads import QFormerHeads, QFormerLoss
+from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.samples import Moments
 from u2qt_model.threads import fixed_threads
 
@@ -58,13 +59,15 @@ def train_qformer(
     config: TokenizerConfig,
     open_stream: OpenStream,
     report: Callable[[QFormerState], None] = lambda state: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains `network` in place; returns what metrics.json says of it. A stream without a slice changes nothing.
 
+    In several ranks a step's `batch_users` are all ranks' together; a contrast's negatives are those of one rank.
     Raises TrainingError for a loss that isn't finite, and for a stream without user ids while `held_out_share` > 0.
     """
     with fixed_threads(config.training.threads):
-        return _QFormerTraining(network, layout, config, open_stream, report).run()
+        return _QFormerTraining(network, layout, config, open_stream, report, ranks).run()
 
 
 def share_of_rate(step: int, steps: int, warm_up: float) -> float:
@@ -85,10 +88,12 @@ class _QFormerTraining:
         config: TokenizerConfig,
         open_stream: OpenStream,
         report: Callable[[QFormerState], None],
+        ranks: Ranks,
     ) -> None:
         self._network, self._layout, self._config, self._open_stream, self._report = network, layout, config, open_stream, report
         self._heads = QFormerHeads(layout, config)
         self._share = config.training.held_out_share
+        self._ranks = ranks
 
     def run(self) -> dict[str, Any]:
         census = self._census()
@@ -97,6 +102,7 @@ class _QFormerTraining:
             census = self._census()
         for source, moments in enumerate(census.moments):
             self._network.events.of(source).fit(torch.from_numpy(moments.mean()), torch.from_numpy(moments.variance()))
+        self._ranks.share([*self._network.state_dict().values(), *self._heads.state_dict().values()])
         unseen = any(census.held_out_slices)
         optimizer = _optimizer(self._network, self._heads, self._config)
         schedule = self._schedule(optimizer, census.steps * self._config.qformer.epochs)
@@ -125,24 +131,39 @@ class _QFormerTraining:
                 census.held_out_slices[source] += int((batch.slices[name].present & held_out).sum())
             return np.flatnonzero(~held_out)
 
-        for events in self._steps(training_rows, _Watch(self._report, 0)):
+        for events in self._ranks.in_step(self._steps(training_rows, _Watch(self._report, 0))):
             census.steps += 1
-            for source, one in enumerate(events):
+            for source, one in enumerate(events or ()):
                 census.moments[source].add(compressed(one.values[one.mask]).numpy())
+        self._merge(census)
         return census
 
+    def _merge(self, census: _Census) -> None:
+        counts = torch.tensor([census.training_slices, census.held_out_slices])
+        self._ranks.add([counts])
+        census.training_slices, census.held_out_slices = counts.tolist()
+        for moments in census.moments:
+            moments.merge(self._ranks)
+
     def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
-        rng = np.random.default_rng((self._config.training.seed, epoch))
+        rng = self._ranks.rng(self._config.training.seed, epoch)
         parameters = [*self._network.parameters(), *self._heads.parameters()]
         watch = _Watch(self._report, epoch)
-        for events in self._steps(lambda batch: rng.permutation(self._rows(batch, held_out=False)), watch):
-            loss: QFormerLoss = self._heads(self._network, events)
+        steps = self._steps(lambda batch: rng.permutation(self._rows(batch, held_out=False)), watch)
+        for events in self._ranks.in_step(steps):
             optimizer.zero_grad()
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            slices = self._backward(events, watch) if events else 0
+            self._ranks.average_gradients(parameters, slices)
             nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
             optimizer.step()
             schedule.step()
-            watch.step_done(float(loss.total.detach()), loss.slices)
+
+    def _backward(self, events: tuple[SourceEvents, ...], watch: "_Watch") -> int:
+        """Leaves the gradients of one step's loss; its slices."""
+        loss: QFormerLoss = self._heads(self._network, events)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        watch.step_done(float(loss.total.detach()), loss.slices)
+        return loss.slices
 
     @torch.no_grad()
     def _measured(self, *, held_out: bool) -> dict[str, float]:
@@ -153,14 +174,16 @@ class _QFormerTraining:
             for part in sums:
                 sums[part] += float(getattr(loss, part)) * loss.slices
             slices += loss.slices
-        return {part: found / max(slices, 1) for part, found in sums.items()}
+        totals = torch.tensor([*sums.values(), slices], dtype=torch.float64)
+        self._ranks.add([totals])
+        return {part: found / max(int(totals[-1]), 1) for part, found in zip(sums, totals.tolist(), strict=False)}
 
     def _rows(self, batch: FeatureBatch, *, held_out: bool) -> NDArray[np.int64]:
         return np.flatnonzero(held_out_rows(batch, self._share, self._config.training.seed) == held_out)
 
     def _steps(self, chosen: Callable[[FeatureBatch], NDArray[np.int64]], watch: "_Watch | None" = None) -> Iterator[tuple[SourceEvents, ...]]:
         """Events of `batch_users` chosen rows at a time, over the borders of batches: a day's row groups may be small."""
-        size, waiting = self._config.qformer.batch_users, 0
+        size, waiting = self._ranks.part(self._config.qformer.batch_users), 0
         pending: list[tuple[SourceEvents, ...]] = []
         for batch in self._open_stream():
             rows = chosen(batch)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from u2qt_model.config import FeatureLayout, TokenizerConfig
 from u2qt_model.errors import TrainingError
+from u2qt_model.ranks import Ranks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,3 +60,13 @@ class RunFile:
     def remove(self) -> None:
         """The run is over."""
         self.path.unlink(missing_ok=True)
+
+
+def found_state(run_file: RunFile | None, ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What the first rank's file holds, on every rank: the others need not see the file."""
+    found = run_file.read() if run_file is not None and ranks.is_first else None
+    if ranks.count == 1:
+        return found
+    tensors = ranks.share_bytes(save(found[0]) if found else None)
+    facts = ranks.share_bytes(json.dumps(found[1]).encode() if found else None)
+    return None if tensors is None or facts is None else (load(tensors), json.loads(facts))

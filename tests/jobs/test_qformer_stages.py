@@ -15,8 +15,8 @@ from jobs.training_progress import line
 from schemas.keys import Days
 from u2qt_model import presets
 from u2qt_model.config import EncodingConfig
+from u2qt_model.progress import Progress
 from u2qt_model.stream import read_files
-from u2qt_model.train import Progress
 
 LEARNT = Days(date(2024, 1, 1), date(2024, 1, 2))
 LAST = Days(date(2024, 1, 3), date(2024, 1, 3))

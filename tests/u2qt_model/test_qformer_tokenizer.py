@@ -13,7 +13,8 @@ from u2qt_model import FeatureBatch, FeatureLayout, Tokenizer, checkpoint
 from u2qt_model.config import EncodingConfig
 from u2qt_model.errors import BatchError, CheckpointError, TrainingError
 from u2qt_model.presets import tiny
-from u2qt_model.train import Progress, train
+from u2qt_model.progress import Progress
+from u2qt_model.train import train
 
 Columns = dict[str, np.ndarray[Any, Any]]
 MakeColumns = Callable[..., Columns]

@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 from u2qt_model import FeatureBatch, FeatureLayout, Tokenizer, TokenizerConfig
 from u2qt_model.errors import TrainingError
 from u2qt_model.presets import demo, tiny
+from u2qt_model.progress import Progress
 from u2qt_model.threads import fixed_threads
-from u2qt_model.train import Progress, train
+from u2qt_model.train import train
 
 Columns = dict[str, np.ndarray[Any, Any]]
 MakeColumns = Callable[..., Columns]
