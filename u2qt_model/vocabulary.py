@@ -88,7 +88,7 @@ class Vocabulary:
 
     def shared_offsets(self) -> NDArray[np.int64]:
         """(L,): the token id of a level's shared code 0."""
-        sizes = self._padded([self.shared_sizes])[0]
+        sizes = self._padded([self.shared_sizes[: self.num_levels]])[0]
         return np.asarray(np.cumsum(sizes) - sizes, np.int64)
 
     def own_offsets(self) -> NDArray[np.int64]:
