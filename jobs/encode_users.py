@@ -5,12 +5,9 @@ Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): a re
 Rows counted by Delta = rows read by Petastorm = rows written, or the run stops. Driver memory grows with row groups.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pandas as pd
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -19,7 +16,7 @@ from jobs.delta_tables import ActiveFile, Where
 from jobs.encoding import FrozenTokenizer, encode_units
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord, record_stage
-from jobs.registered_tokenizers import Registered, find_registered, load_registered
+from jobs.registered_tokenizers import Registered, find_registered, load_registered, ship
 from jobs.work_units import balanced, write_tasks
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
@@ -48,20 +45,6 @@ def run(context: Context, days: Days, version: str | None = None) -> None:
         record.rows["petastorm_units"] = sum(len(task) for task in units)
         rows = encoded(context, units, frozen)
         _write(context, days, rows, registered, record)
-
-
-def ship(context: Context, registered: Registered, sources: tuple[str, ...]) -> FrozenTokenizer:
-    """Sends the checkpoint to every executor; workers verify its fingerprint when they load it.
-
-    As an archive, which Spark unpacks there: on a cluster it refuses to send a folder. Only the driver reads the original.
-    """
-    shipped = Path(SparkFiles.getRootDirectory()) / "shipped"  # goes with the session
-    archive = shipped / f"tokenizer-{registered.fingerprint}.zip"
-    if not archive.exists():
-        shipped.mkdir(exist_ok=True)
-        shutil.make_archive(str(archive.with_suffix("")), "zip", root_dir=registered.checkpoint)
-        context.spark.sparkContext.addArchive(archive.as_uri())
-    return FrozenTokenizer(folder=archive.name, fingerprint=registered.fingerprint, sources=sources)
 
 
 def _require_features(context: Context, days: Days, record: StageRecord) -> None:

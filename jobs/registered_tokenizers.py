@@ -1,16 +1,19 @@
-"""Finds registered tokenizers and loads their checkpoints, refusing what is not what was registered."""
+"""Finds registered tokenizers, loads their checkpoints, refusing what is not what was registered, and ships them to executors."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pyspark import SparkFiles
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 import u2qt_model
 from jobs.context import Context
+from jobs.encoding import FrozenTokenizer
 from jobs.errors import BadInput
 from schemas import keys
 from schemas.catalog import Catalog
@@ -82,6 +85,20 @@ def load_named(context: Context, name: str) -> Tokenizer:
     if Path(name).is_dir():
         return u2qt_model.load(name)
     return load_registered(find_registered(context, name), context.catalog)
+
+
+def ship(context: Context, registered: Registered, sources: tuple[str, ...]) -> FrozenTokenizer:
+    """Sends the checkpoint to every executor; workers verify its fingerprint when they load it.
+
+    As an archive, which Spark unpacks there: on a cluster it refuses to send a folder. Only the driver reads the original.
+    """
+    shipped = Path(SparkFiles.getRootDirectory()) / "shipped"  # goes with the session
+    archive = shipped / f"tokenizer-{registered.fingerprint}.zip"
+    if not archive.exists():
+        shipped.mkdir(exist_ok=True)
+        shutil.make_archive(str(archive.with_suffix("")), "zip", root_dir=registered.checkpoint)
+        context.spark.sparkContext.addArchive(archive.as_uri())
+    return FrozenTokenizer(folder=archive.name, fingerprint=registered.fingerprint, sources=sources)
 
 
 def _registered(row: Row) -> Registered:

@@ -52,7 +52,7 @@ def test_codes_are_null_exactly_where_a_source_is_absent(published: Context) -> 
 def test_the_udf_gives_the_codes_of_the_stage(published: Context) -> None:
     """The iterator pandas UDF over any DataFrame, in another partitioning, equals the daily stage."""
     registered = find_registered(published, "v1")
-    frozen = encode_users.ship(published, registered, tuple(s.name for s in published.catalog.sources))
+    frozen = ship(published, registered, tuple(s.name for s in published.catalog.sources))
     features = published.lake.read("user_features").repartition(5)
     columns = [name for name in features.columns if name not in ("user_id", "ds", "available_at", "row_hash", "run_id")]
     coded = features.select(F.col("user_id").cast("string").alias("user_id"), "ds", tokens_udf(frozen)(F.struct(*columns)).alias("codes"))

@@ -10,7 +10,7 @@ from jobs import encode_users, train_tokenizer
 from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.encoding import tokens_udf
-from jobs.registered_tokenizers import find_registered, load_registered
+from jobs.registered_tokenizers import find_registered, load_registered, ship
 from jobs.training_progress import line
 from schemas.keys import Days
 from u2qt_model import presets
@@ -35,7 +35,7 @@ def test_executors_give_the_codes_of_the_frozen_tokenizer(writable: Context) -> 
     for batch in read_files([file.url for file in files], tokenizer.layout, events=True):
         assert batch.row_hash is not None
         expected |= dict(zip(batch.row_hash.tolist(), tokenizer.encode(batch), strict=True))
-    frozen = encode_users.ship(writable, registered, tokenizer.layout.source_names)
+    frozen = ship(writable, registered, tokenizer.layout.source_names)
     features = writable.lake.read("user_features").where("ds = '2024-01-03'").repartition(3)
     by_udf = features.select("row_hash", tokens_udf(frozen)(F.struct(*tokenizer.columns())).alias("codes")).select("row_hash", "codes.*")
     staged = writable.lake.read("staged_user_tokens").where("ds = '2024-01-03' AND tokenizer_version = 'q1'")

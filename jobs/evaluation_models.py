@@ -1,0 +1,90 @@
+"""The two models that read features: a linear probe and gradient boosting. Pure: arrays in, scores out.
+
+N rows, F features; features are dense, or sparse (CSR) for tokens. Both models are deterministic for one seed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from jobs.errors import Infrastructure
+from jobs.evaluation_splits import Split
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Scorer = Callable[[Any, Ints, Ints, Any], Floats]  # features, labels and persons to learn from, features to score
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse regularization C of the probe
+CONTROL_STRENGTH = 1e-3  # of the shuffled control, which needs no choice
+MIN_ROWS = 5  # a feature that fewer training rows have is left out of the probe
+INNER_FOLDS = 3
+ROUNDS = 150
+BOOSTING = {
+    "objective": "binary",
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 1.0,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+def linear_probe(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
+    """Standardised logistic regression; C is chosen on a third of the training persons, then fitted on all."""
+    inner = persons % INNER_FOLDS == 0
+    if min(_classes(labels[inner]), _classes(labels[~inner])) < 2:
+        return probe_with(CONTROL_STRENGTH)(features, labels, persons, tried)
+    found = [probe_with(c)(features[~inner], labels[~inner], persons[~inner], features[inner]) for c in STRENGTHS]
+    best = int(np.argmax([roc_auc_score(labels[inner], scores) for scores in found]))
+    return probe_with(STRENGTHS[best])(features, labels, persons, tried)
+
+
+def probe_with(strength: float) -> Scorer:
+    """The same with a fixed C."""
+
+    def score(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
+        used = np.flatnonzero(np.asarray((features != 0).sum(axis=0)).ravel() >= MIN_ROWS)
+        scaler = StandardScaler(with_mean=isinstance(features, np.ndarray))  # centring would fill a sparse matrix
+        model = LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(scaler.fit_transform(features[:, used]), labels)
+        return np.asarray(model.decision_function(scaler.transform(tried[:, used])), np.float64)
+
+    return score
+
+
+def boosting(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
+    """150 small trees of LightGBM with fixed settings."""
+    lightgbm = _lightgbm()
+    trained = lightgbm.train({**BOOSTING, "seed": 0}, lightgbm.Dataset(features, labels), num_boost_round=ROUNDS)
+    return np.asarray(trained.predict(tried), np.float64)
+
+
+MODELS: dict[str, Scorer] = {"linear": linear_probe, "boosting": boosting}
+
+
+def out_of_split_scores(features: Any, labels: Ints, persons: Ints, splits: Sequence[Split], model: Scorer) -> Floats:
+    """(N,) scores of rows that the scoring model never saw; NaN where a row is in no test part."""
+    scores = np.full(len(labels), np.nan)
+    for split in splits:
+        scores[split.test] = model(features[split.train], labels[split.train], persons[split.train], features[split.test])
+    return scores
+
+
+def _classes(labels: Ints) -> int:
+    return len(np.unique(labels))
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError:
+        raise Infrastructure("lightgbm: not installed, expected it for --model boosting; run `pip install 'u2qt[eval]'`, or give --model linear") from None
+    return lightgbm
