@@ -101,7 +101,7 @@ def _version(context: Context, name: str) -> Version:
 def _sample(context: Context, question: Question) -> Sample:
     """Checked labels; refused where they lie on days that a tokenizer was trained on."""
     zone = context.catalog.time_zone
-    frame = read_labels(context, question.labels, question.at or question.user)
+    frame = read_labels(context, question.labels, question.at)
     at = question.at or question.as_of
     assert at is not None, "Question.check"
     sample = sampled(frame, name=question.labels, user=question.user, at=at, label=question.label, time_zone=zone, max_labels=question.max_labels)

@@ -34,8 +34,8 @@ def parsed_at(text: Column, time_zone: str) -> Column:
     return F.when(full.rlike(HAS_OFFSET), F.try_to_timestamp(full)).otherwise(local)
 
 
-def read_labels(context: Context, labels: str, at: str) -> DataFrame:
-    """A table of the lakehouse or of the session's catalog, a .csv file (all text, `at` parsed), or Parquet."""
+def read_labels(context: Context, labels: str, at: str | None) -> DataFrame:
+    """A table of the lakehouse or of the session's catalog, a .csv file (all text, `at` parsed), or Parquet; `at` None: no column is a time."""
     spark = context.spark
     try:
         if identifiers.NAME.match(labels) and context.lake.exists(labels):
@@ -46,7 +46,7 @@ def read_labels(context: Context, labels: str, at: str) -> DataFrame:
             frame = spark.read.options(header="true", multiLine="true", escape='"', mode="FAILFAST").csv(labels)
         else:
             frame = spark.read.parquet(labels)
-        return _typed(frame, labels, at, context.catalog.time_zone)
+        return frame if at is None else _typed(frame, labels, at, context.catalog.time_zone)
     except (PySparkException, Py4JJavaError) as error:
         hint = NANOSECONDS if "NANOS" in str(error) else ""
         raise BadInput(f"labels {labels}: can't be read ({first_line(error)}), expected a table, a .csv file with a header, or Parquet{hint}") from None

@@ -15,7 +15,7 @@ from jobs.context import Context
 from jobs.delta_tables import Lakehouse, Where
 from jobs.encoding import tokens_udf
 from jobs.errors import BadInput, GateRefused
-from jobs.registered_tokenizers import find_registered
+from jobs.registered_tokenizers import find_registered, ship
 from schemas.keys import Days
 
 DAYS = Days(date(2024, 1, 1), date(2024, 1, 3))

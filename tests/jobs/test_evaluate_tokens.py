@@ -124,9 +124,9 @@ def source_tables(spark: SparkSession, catalog: Catalog, bills: Sequence[tuple[s
     return tables | {"bill": frame.select(*[n.split()[0] for n in SOURCE_ROW.split(", ")], *keyed)}
 
 
-def counted(spark: SparkSession, catalog: Catalog, bills: Sequence[tuple[str, datetime, float]], at: datetime) -> dict[str, Any]:
+def counted(spark: SparkSession, catalog: Catalog, bills: Sequence[tuple[str, datetime, float]], at: datetime, window_days: int = 3) -> dict[str, Any]:
     labels = spark.createDataFrame([(0, "a", at, at.date())], "label_id INT, user_id STRING, moment TIMESTAMP, day DATE")
-    row = counts_and_sums(labels, source_tables(spark, catalog, bills), catalog, window_days=3, lag_days=1).first()
+    row = counts_and_sums(labels, source_tables(spark, catalog, bills), catalog, window_days=window_days, lag_days=1).first()
     assert row is not None
     return row.asDict()
 
@@ -139,7 +139,7 @@ def test_counts_hold_what_was_delivered_by_the_label_and_nothing_later(spark: Sp
     before = counted(spark, default_catalog, known, NOON)
     assert (before["bill_events"], before[amount], before["bill_days_since"], before["search_days_since"]) == (1, 10, 0, 3)
     assert counted(spark, default_catalog, [*known, *canaries], NOON) == before
-    after = counted(spark, default_catalog, [*known, *canaries], NOON + timedelta(days=3))
+    after = counted(spark, default_catalog, [*known, *canaries], NOON + timedelta(days=3), window_days=10)
     assert (after["bill_events"], after[amount]) == (2, 1333)
 
 
