@@ -1,9 +1,9 @@
-"""All figures of docs/benchmarks.md, one after the other: about 20 minutes on 2 cores."""
+"""All figures of docs/benchmarks.md, one after the other: about an hour on 2 quiet cores."""
 
 import subprocess
 import sys
 
-MODULES = ("make_demo", "run_day", "encode_against_torch", "gate_cost", "bytes_per_user_day")
+MODULES = ("make_demo", "run_day", "encode_against_torch", "gate_cost", "bytes_per_user_day", "quantizers", "quantizer_ablation", "search_speed")
 
 
 def main() -> None:
