@@ -20,6 +20,7 @@ from jobs.registered_tokenizers import Registered, all_registered, feature_layou
 from schemas import keys
 from schemas.keys import Days
 from u2qt_model import FeatureBatch, Tokenizer, TokenizerConfig, save
+from u2qt_model.stage_one import resolved
 from u2qt_model.stream import read_files
 from u2qt_model.train import Progress, train
 from u2qt_model.training_state import RunFile
@@ -40,7 +41,7 @@ def run(
         folder = _folder(context, checkpoints) / version
         context.lake.require("codebook_quality")  # before the training, not after it
         files = _files(context, days, record)
-        layout = feature_layout(context.catalog)
+        layout, config = feature_layout(context.catalog), resolved(config)
 
         def open_stream() -> Iterator[FeatureBatch]:
             return read_files(files, layout, events=config.reads_events)

@@ -32,7 +32,7 @@ from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_embedder import QFormerEmbedder
 from u2qt_model.refine import Refiner
 from u2qt_model.residual_quantizer import ResidualQuantizer
-from u2qt_model.stage_one import slice_embedder
+from u2qt_model.stage_one import resolved, slice_embedder
 from u2qt_model.threads import fixed_threads
 from u2qt_model.tokenizer import Tokenizer
 from u2qt_model.train_qformer import QFormerState, train_qformer
@@ -68,7 +68,7 @@ def train(
     without any slice, or without user ids while `held_out_share` > 0, and for an epoch that diverges.
     """
     with fixed_threads(config.training.threads):
-        return _Training(layout, config, open_stream, progress, run_file).run()
+        return _Training(layout, resolved(config), open_stream, progress, run_file).run()
 
 
 @dataclass(kw_only=True, slots=True)

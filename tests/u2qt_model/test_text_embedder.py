@@ -64,6 +64,7 @@ class _BrokenEncoder:
 
     identity: dict[str, str | int] = {}  # noqa: RUF012
     width = 256
+    embeds_batches = False
 
     def encode(self, texts: Sequence[bytes]) -> np.ndarray[Any, Any]:
         return np.array([[np.nan if text == b"red apple" else 0.0] * 256 for text in texts], np.float32)
