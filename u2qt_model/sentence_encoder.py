@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from u2qt_model.errors import EncoderError
 from u2qt_model.length_blocks import LengthBlock, length_blocks
@@ -123,8 +124,9 @@ def _loaded(folder: str, sha256: str, pooling: str, precision: str, device: str)
             else:
                 first = Transformer.load(folder, subfolder=checked_modules(Path(folder), required=False)[0], model_kwargs=settings, **safely)
                 made = SentenceTransformer(modules=[first, Pooling(first.get_embedding_dimension(), pooling_mode=pooling)], device=device)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise EncoderError(f"{folder}: can't be loaded ({error}), expected a sentence-transformers model without code of its own") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]  # the lines after it advise to trust the code
+            raise EncoderError(f"{folder}: can't be loaded ({reason}), expected a sentence-transformers model without code of its own") from error
     return made.eval().requires_grad_(False)
 
 
