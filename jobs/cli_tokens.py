@@ -25,6 +25,7 @@ def train(
     tokenizer_version: Annotated[str, typer.Option("--tokenizer-version", help="Name of the new version.")],
     quantizer: Annotated[str, typer.Option(help="residual or rq_kmeans.")] = "residual",
     stage1: Annotated[str, typer.Option(help="text or qformer: from what a slice is embedded.")] = "text",
+    text_model: Annotated[str | None, typer.Option(help="A sentence-transformers model, folder or name, that reads the texts (extra `text`).")] = None,
     layout: Annotated[str, typer.Option(help="depth: own levels below shared ones; width: own codes beside shared ones.")] = "depth",
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of the configuration, such as quantizer.beam=4; may be repeated.")] = None,
     size: Annotated[str, typer.Option(help="tiny, demo or base.")] = "base",
@@ -44,7 +45,8 @@ def train(
     sizes = {"tiny": presets.tiny, "demo": presets.demo, "base": presets.base}
     if size not in sizes:
         raise BadInput(f"--size {size}: expected one of {', '.join(sizes)}")
-    config = with_settings(sizes[size](seed=seed, quantizer=quantizer, layout=layout, stage1=stage1), settings or [])
+    chosen = [] if text_model is None else ["text.kind=sentence-transformers", f"text_model.model={text_model}"]
+    config = with_settings(sizes[size](seed=seed, quantizer=quantizer, layout=layout, stage1=stage1), [*chosen, *(settings or [])])
     days, group = days_of(None, first, last), Processes(count=processes, backend=backend)
     if job is not None:
         planned = train_tokenizer.plan(context, days, tokenizer_version, config, checkpoints=checkpoints, processes=group)

@@ -23,6 +23,7 @@ from schemas import keys
 from schemas.keys import Days
 from u2qt_model import FeatureBatch, FeatureLayout, Tokenizer, TokenizerConfig, save
 from u2qt_model.progress import Progress
+from u2qt_model.stage_one import resolved
 from u2qt_model.stream import read_files
 from u2qt_model.train import train
 from u2qt_model.training_job import TrainingJob
@@ -49,6 +50,7 @@ def run(
         context.lake.require("codebook_quality")  # before the training, not after it
         files = _files(context, days, record)
         layout, state = feature_layout(context.catalog), folder.with_name(f".{version}.training")
+        config = resolved(config)
         if processes.count == 1:
             tokenizer, left = _train_alone(layout, config, files, state, progress), [state]
         else:
@@ -66,7 +68,7 @@ def plan(context: Context, days: Days, version: str, config: TokenizerConfig, *,
     """The job that `run` would start with these arguments, for processes that somebody else starts; trains and registers nothing."""
     keys.version(version)
     files = _files(context, days, StageRecord(stage="train_tokenizer", days=days))
-    return TrainingJob.of(feature_layout(context.catalog), config, files, processes.count, _folder(context, checkpoints) / version)
+    return TrainingJob.of(feature_layout(context.catalog), resolved(config), files, processes.count, _folder(context, checkpoints) / version)
 
 
 def _train_alone(layout: FeatureLayout, config: TokenizerConfig, files: list[str], state: Path, progress: Callable[[Progress], None]) -> Tokenizer:

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from u2qt_model.config import FeatureLayout, TokenizerConfig
-from u2qt_model.errors import CheckpointError, ConfigError
+from u2qt_model.errors import CheckpointError, ConfigError, EncoderError
 from u2qt_model.json_form import to_plain
 from u2qt_model.model import TokenizerModel
 from u2qt_model.stage_one import slice_embedder
@@ -47,8 +47,8 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
 def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Tokenizer:
     """The tokenizer that `save` wrote, bit for bit.
 
-    Raises CheckpointError, naming file, found and expected, for a missing, changed or foreign file, or, given
-    `expect_layout`, for another catalog or feature layout.
+    Raises CheckpointError, naming file, found and expected, for a missing, changed or foreign file, for a text model that is
+    missing or another one, or, given `expect_layout`, for another catalog or feature layout.
     """
     root = Path(folder)
     described = _checked_layout(root)
@@ -58,7 +58,10 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
     except ConfigError as error:
         raise CheckpointError(f"{root / CONFIG}: {error}; it was written by another release: train the tokenizer again") from error
     _require_layout(root, layout, expect_layout)
-    tokenizer = _build(root, layout, config, contents)
+    try:
+        tokenizer = _build(root, layout, config, contents)
+    except EncoderError as error:
+        raise CheckpointError(f"{root / CONFIG}: {error}") from error
     if identity != tokenizer.text_encoder_identity:
         raise CheckpointError(f"{root / CONFIG}: found text encoder {identity}, expected {tokenizer.text_encoder_identity}")
     if tokenizer.describe() != {key: described[key] for key in described if key not in ("files", "format", "sha256")}:

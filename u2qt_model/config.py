@@ -7,24 +7,16 @@ and its fingerprint.
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from u2qt_model.errors import ConfigError
 from u2qt_model.json_form import canonical_json, from_plain, to_plain
+from u2qt_model.require import require, require_one_of
+from u2qt_model.text_config import TextEncoderConfig, TextModelConfig
 
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_CODEBOOK_SIZE = 2**15  # codes travel as int16
 RESERVED_NAMES = ("shared",)  # token names of shared levels start with it
-
-
-def require(holds: bool, setting: str, found: object, expected: str) -> None:
-    """ConfigError naming setting, found and expected unless `holds`."""
-    if not holds:
-        raise ConfigError(f"{setting}: found {found!r}, expected {expected}")
-
-
-def _one_of(setting: str, found: str, allowed: tuple[str, ...]) -> None:
-    require(found in allowed, setting, found, " or ".join(allowed))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,20 +88,6 @@ class FeatureLayout:
     def from_json(cls, text: str) -> "FeatureLayout":
         """The layout that `to_json` wrote; ConfigError names what is unknown, missing or mistyped."""
         return from_plain(cls, _parse(text, "layout"), "layout")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextEncoderConfig:
-    """The frozen text encoder."""
-
-    kind: str = "hashing"  # the only kind so far
-    width: int = 1024  # E: hash buckets
-    max_ngram: int = 2  # longest word n-gram
-
-    def __post_init__(self) -> None:
-        require(self.kind == "hashing", "text.kind", self.kind, "hashing")
-        require(8 <= self.width <= 2**16, "text.width", self.width, "8 to 65536")
-        require(1 <= self.max_ngram <= 4, "text.max_ngram", self.max_ngram, "1 to 4")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,11 +168,11 @@ class QuantizerConfig:
     restart_dead: bool = True  # move codes without a member onto slices
 
     def __post_init__(self) -> None:
-        _one_of("quantizer.kind", self.kind, ("residual", "rq_kmeans"))
-        _one_of("quantizer.layout", self.layout, ("depth", "width"))
-        _one_of("quantizer.start", self.start, ("kmeans++", "random"))
-        _one_of("quantizer.codebooks", self.codebooks, ("joint", "ema", "gradient"))
-        _one_of("quantizer.gradient", self.gradient, ("straight_through", "rotation"))
+        require_one_of("quantizer.kind", self.kind, ("residual", "rq_kmeans"))
+        require_one_of("quantizer.layout", self.layout, ("depth", "width"))
+        require_one_of("quantizer.start", self.start, ("kmeans++", "random"))
+        require_one_of("quantizer.codebooks", self.codebooks, ("joint", "ema", "gradient"))
+        require_one_of("quantizer.gradient", self.gradient, ("straight_through", "rotation"))
         require(self.shared_levels >= 0, "quantizer.shared_levels", self.shared_levels, "0 or more")
         require(self.own_levels >= 0, "quantizer.own_levels", self.own_levels, "0 or more")
         beside = self.layout == "depth" or self.shared_levels == self.own_levels
@@ -288,7 +266,8 @@ class TokenizerConfig:
     """Everything that changes a tokenizer besides its data."""
 
     stage1: str = "text"  # a slice's embedding: "text" (of its text, by `text`) | "qformer" (of its events, by `qformer`)
-    text: TextEncoderConfig = TextEncoderConfig()
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    text_model: TextModelConfig = field(default_factory=TextModelConfig)  # at work where `stage1` is "text" and `text.kind` is "sentence-transformers"
     qformer: QFormerConfig = QFormerConfig()
     encoder: SliceEncoderConfig = SliceEncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
@@ -302,6 +281,16 @@ class TokenizerConfig:
     def reads_events(self) -> bool:
         """Whether the event arrays have to be streamed."""
         return self.stage1 == "qformer"
+
+    @property
+    def reads_text_model(self) -> bool:
+        """Whether a sentence-transformers model is needed."""
+        return self.stage1 == "text" and self.text.kind == "sentence-transformers"
+
+    @property
+    def without_places(self) -> "TokenizerConfig":
+        """Itself without what only says where something lies; what the fingerprint covers."""
+        return replace(self, text_model=replace(self.text_model, model=""))
 
     def to_json(self) -> str:
         """Canonical JSON; the inverse of `from_json`."""

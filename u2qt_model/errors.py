@@ -7,6 +7,7 @@ ModelError
 ├── CheckpointError   a checkpoint folder that can't be trusted, or would be overwritten
 ├── StreamError       a file that can't be streamed, or a row count that doesn't add up
 ├── TrainingError     a training set nothing can be learnt from
+├── EncoderError      a text encoder that is missing, unsafe, or another one than expected
 └── ExportError       a vocabulary or language model that can't be joined with ours
 """
 
@@ -37,6 +38,10 @@ class StreamError(ModelError):
 
 class TrainingError(ModelError):
     """A training set nothing can be learnt from."""
+
+
+class EncoderError(ModelError):
+    """A text encoder that is missing, unsafe, or another one than expected; names it, what was found and the way out."""
 
 
 class ExportError(ModelError):

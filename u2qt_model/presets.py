@@ -4,11 +4,11 @@ from u2qt_model.config import (
     QFormerConfig,
     QuantizerConfig,
     SliceEncoderConfig,
-    TextEncoderConfig,
     TokenizerConfig,
     TrainingConfig,
-    require,
 )
+from u2qt_model.require import require
+from u2qt_model.text_config import TextEncoderConfig
 
 
 def tiny(*, seed: int = 0, quantizer: str = "residual", layout: str = "depth", stage1: str = "text") -> TokenizerConfig:

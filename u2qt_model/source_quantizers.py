@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from u2qt_model.config import FeatureLayout, QuantizerConfig, require
+from u2qt_model.config import FeatureLayout, QuantizerConfig
 from u2qt_model.quantizer import Quantizer
+from u2qt_model.require import require
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from u2qt_model.config import TextEncoderConfig
+from u2qt_model.sentence_encoder import SentenceEncoder
+from u2qt_model.text_config import TextEncoderConfig, TextModelConfig
 
 Floats = NDArray[np.float32]
 
@@ -21,6 +22,8 @@ WORD_PATTERN = r"(?u)[\u2600-\u27bf\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U0001
 
 class TextEncoder(Protocol):
     """A frozen map from text to a vector; equal texts give equal vectors, whatever stands beside them."""
+
+    embeds_batches: bool  # costs so much that the texts of a whole batch go in at once, each only once
 
     @property
     def identity(self) -> dict[str, str | int]:
@@ -36,6 +39,8 @@ class TextEncoder(Protocol):
 
 class HashingTextEncoder:
     """Hashed word n-grams, alternating signs, unit length; needs no weights. A text without words gives zeros."""
+
+    embeds_batches = False
 
     def __init__(self, config: TextEncoderConfig) -> None:
         self._config = config
@@ -70,6 +75,6 @@ class HashingTextEncoder:
         return np.asarray(self._vectorizer.transform(texts).toarray(), np.float32)
 
 
-def text_encoder(config: TextEncoderConfig) -> TextEncoder:
+def text_encoder(config: TextEncoderConfig, model: TextModelConfig) -> TextEncoder:
     """The encoder that a configuration names."""
-    return HashingTextEncoder(config)
+    return HashingTextEncoder(config) if config.kind == "hashing" else SentenceEncoder(model)

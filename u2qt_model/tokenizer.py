@@ -47,8 +47,8 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (64 hex digits) over weights, config, feature layout and text encoder identity; not over metrics."""
-        described = [self.config.to_json(), self.layout.to_json(), canonical_json(self.text_encoder_identity)]
+        """sha256 (64 hex digits) over weights, config, feature layout and text encoder identity; not over metrics or places."""
+        described = [self.config.without_places.to_json(), self.layout.to_json(), canonical_json(self.text_encoder_identity)]
         digest = hashlib.sha256("\n".join(described).encode())
         for name, tensor in sorted(self.weights.items()):
             digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

