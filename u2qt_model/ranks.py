@@ -6,6 +6,7 @@ same order. A rank that dies is the launcher's to notice, which ends the others.
 """
 
 import hashlib
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -199,6 +200,8 @@ def grouped_ranks(backend: str = "gloo") -> Iterator[Ranks]:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if backend == "nccl" else torch.device("cpu")
     if backend == "nccl":
         torch.cuda.set_device(device)
+    # Its functions' defaults keep the group that is there when something first imports it: threads would outlive the group, and end us with 134.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend, timeout=PATIENCE)
     yield GroupedRanks(device)
     dist.destroy_process_group()  # not after an error: it would wait for the ranks that the error left behind

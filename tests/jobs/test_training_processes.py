@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import train_rank, train_tokenizer
+from jobs import cli, train_rank, train_tokenizer
 from jobs.context import Context
 from jobs.errors import BadInput, Infrastructure
 from jobs.registered_tokenizers import find_registered, load_registered
@@ -66,6 +66,19 @@ def test_a_job_for_two_is_not_trained_alone(writable: Context, tmp_path: Path, c
         train_rank.main([str(tmp_path / "job.json")])
     assert end.value.code == 20
     assert "found 1 processes, expected 2" in capsys.readouterr().err
+
+
+def test_a_job_is_written_for_torchrun(writable: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`u2qt train --job` writes it, says what to run, and trains nothing."""
+    monkeypatch.setattr("jobs.session.build_session", lambda master=None, conf=None: writable.spark)
+    monkeypatch.setattr(type(writable.spark), "stop", lambda self: None)
+    file, common = tmp_path / "job.json", ("--root", writable.lake.root, "--checkpoints", str(tmp_path / "checkpoints"))
+    days = ("--from", str(TWO_DAYS.first), "--to", str(TWO_DAYS.last), "--tokenizer-version", "pair", "--size", "tiny")
+    assert cli.call(["train", *days, "--processes", "2", "--job", str(file), *common]) == 0
+    assert f"torchrun --nproc-per-node 2 -m jobs.train_rank {file}" in capsys.readouterr().out
+    planned = train_tokenizer.plan(writable, TWO_DAYS, "pair", presets.tiny(), checkpoints=tmp_path / "checkpoints", processes=TWO)
+    assert TrainingJob.from_json(file.read_text()) == planned
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_nccl_without_a_gpu_is_refused(writable: Context, tmp_path: Path) -> None:

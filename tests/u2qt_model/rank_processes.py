@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 300.0  # seconds for all cases; about 15 on two free cores
+PATIENCE = 900.0  # seconds for all cases; about 20 on two free cores
 
 
 def together(work: Callable[..., None], count: int, folder: Path, *arguments: Any) -> None:
