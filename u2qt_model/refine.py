@@ -22,7 +22,7 @@ class Refiner:
 
     def __init__(self, quantizer: ResidualQuantizer, latents: list[Tensor], config: TokenizerConfig) -> None:
         """`latents` S x (N, D) of the start give the moving averages their first weights."""
-        self._quantizer, self._codebooks, self._config = quantizer, quantizer.codebooks, config.quantizer
+        self._quantizer, self._codebooks, self._config = quantizer, quantizer.codebooks, quantizer.codebooks.config
         self._blocks = self._codebooks.blocks()
         self._moving = self._moving_codebooks(latents) if self._config.codebooks == "ema" else []
         weights: list[Tensor] = list(quantizer.parameters())
@@ -59,9 +59,10 @@ class Refiner:
             self._move_codebooks({source: latent.detach() for source, latent in latents.items()}, codes)
         return error, float(sum(x.square().sum() for x in present.values()))
 
-    def usage(self) -> float:
-        """Share of all codes given out since the epoch began."""
-        return float(torch.cat(self._used).float().mean())
+    def usage(self) -> tuple[int, int]:
+        """Codes given out since the epoch began, and codes that there are."""
+        used = torch.cat(self._used)
+        return int(used.sum()), len(used)
 
     def finish_epoch(self) -> None:
         """Solves for the codewords where they are joint, and moves the codes that the epoch didn't use."""

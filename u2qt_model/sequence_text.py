@@ -61,17 +61,20 @@ def parse_sequence(text: str, as_of: date, vocabulary: Vocabulary) -> tuple[Slic
         if tags[place] == DAY:
             ds, place = ds + timedelta(days=1), place + 1
             continue
-        tokens = tags[place + 1 : place + 1 + vocabulary.num_levels]
-        slices.append(Slice(ds=ds, source=tags[place][1:-1], codes=tuple(vocabulary.parse_name(name).code for name in tokens)))
-        place += vocabulary.num_levels + 2
+        source = tags[place][1:-1]
+        _source_index(source, vocabulary)
+        end = place + 1 + vocabulary.levels_of(source)
+        slices.append(Slice(ds=ds, source=source, codes=tuple(vocabulary.parse_name(name).code for name in tags[place + 1 : end])))
+        place = end + 1
     if sequence_text(slices, as_of, vocabulary) != text:
         raise CodesError(f"sequence text: found {text[:80]!r} ({len(text)} characters), expected {DAY} and whole blocks only, the first day with a block")
     return tuple(slices)
 
 
 def _block(piece: Slice, vocabulary: Vocabulary) -> str:
-    if len(piece.codes) != vocabulary.num_levels:
-        raise CodesError(f"sequence, {piece.source} of {piece.ds}: found {len(piece.codes)} codes, expected {vocabulary.num_levels}")
+    expected = vocabulary.levels_of(piece.source)
+    if len(piece.codes) != expected:
+        raise CodesError(f"sequence, {piece.source} of {piece.ds}: found {len(piece.codes)} codes, expected {expected}")
     names = (vocabulary.token_name(piece.source, level, code) for level, code in enumerate(piece.codes, start=1))
     return f"{_opening(piece.source)}{''.join(names)}{_closing(piece.source)}"
 

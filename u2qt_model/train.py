@@ -8,7 +8,6 @@ machine: same fingerprint. Where stage 1 is a Q-Former, `train_qformer` comes be
 B users, S sources, D code dimension.
 """
 
-import copy
 import dataclasses
 import math
 import time
@@ -31,6 +30,7 @@ from u2qt_model.model import TokenizerModel
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_embedder import QFormerEmbedder
 from u2qt_model.refine import Refiner
+from u2qt_model.refiners import Refiners
 from u2qt_model.residual_quantizer import ResidualQuantizer
 from u2qt_model.stage_one import resolved, slice_embedder
 from u2qt_model.threads import fixed_threads
@@ -38,6 +38,7 @@ from u2qt_model.tokenizer import Tokenizer
 from u2qt_model.train_qformer import QFormerState, train_qformer
 from u2qt_model.training_state import RunFile
 
+QUANTIZERS = ("quantizer", "profile_quantizer")  # of a TokenizerModel
 OpenStream = Callable[[], Iterator[FeatureBatch]]
 
 
@@ -107,16 +108,15 @@ class _Training:
 
     def run(self) -> Tokenizer:
         run, refined = self._resumed() or (self._begun(), {})
-        quantizer = self._model.quantizer
-        if isinstance(quantizer, ResidualQuantizer):
-            refiner = Refiner(quantizer, run.training, self._config)
+        refiners = self._refiners(run)
+        if refiners:
             if refined:
-                refiner.load(refined)
+                refiners.load(refined)
             else:
-                self._keep(run, refiner)
-            self._timed("epochs", lambda: self._epochs(quantizer, refiner, run))
-            refiner.close()
-            quantizer.load_state_dict(run.best)
+                self._keep(run, refiners)
+            self._timed("epochs", lambda: self._epochs(refiners, run))
+            refiners.close()
+            self._load_best(run.best)
         return Tokenizer(self._layout, self._config, self._model, self._embedder, self._metrics(run))
 
     def _begun(self) -> _Run:
@@ -130,16 +130,15 @@ class _Training:
         training = self._projected([source.training.rows() for source in sample.sources])
         held_out = self._projected([source.held_out.rows() for source in sample.sources])
         measured = [unseen if len(unseen) else seen for unseen, seen in zip(held_out, training, strict=True)]
-        quantizer = self._model.quantizer
         generator = torch.Generator().manual_seed(self._config.training.seed)
-        self._timed("start", lambda: start_codebooks(quantizer.codebooks, training, generator))
-        by_round = [total_error(quantizer, measured)]
-        if quantizer.trainable and self._config.quantizer.joint_rounds:
-            by_round = self._timed("joint_rounds", lambda: refine_jointly(quantizer.codebooks, training, lambda: total_error(quantizer, measured)))
+        self._timed("start", lambda: self._start(training, generator))
+        by_round = [total_error(self._model.quantizers, measured)]
+        if any(part.quantizer.trainable for part in self._model.quantizers) and self._config.quantizer.joint_rounds:
+            by_round = self._timed("joint_rounds", lambda: self._joint_rounds(training, measured))
         run = _Run(
             training=training,
             measured=measured,
-            best=copy.deepcopy(quantizer.state_dict()),
+            best=self._weights(),
             by_round=by_round,
             by_epoch=[min(by_round)],
             users=sample.users,
@@ -164,7 +163,28 @@ class _Training:
         self._share = run.share
         return run, _under("refiner.", tensors)
 
-    def _keep(self, run: _Run, refiner: Refiner) -> None:
+    def _start(self, training: list[Tensor], generator: torch.Generator) -> None:
+        for part in self._model.quantizers:
+            start_codebooks(part.quantizer.codebooks, part.of(training), generator)
+
+    def _joint_rounds(self, training: list[Tensor], measured: list[Tensor]) -> list[float]:
+        """One quantizer after the other, the error that of all sources."""
+        quantizers = self._model.quantizers
+        rounds = [refine_jointly(part.quantizer.codebooks, part.of(training), lambda: total_error(quantizers, measured)) for part in quantizers]
+        return [error for found in rounds for error in found]
+
+    def _refiners(self, run: _Run) -> Refiners:
+        return Refiners([(part, Refiner(part.quantizer, part.of(run.training), self._config)) for part in self._model.quantizers
+                         if isinstance(part.quantizer, ResidualQuantizer)])  # fmt: skip
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of all quantizers' weights, by their names in the model."""
+        return {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items() if name.partition(".")[0] in QUANTIZERS}
+
+    def _load_best(self, weights: dict[str, Tensor]) -> None:
+        self._model.load_state_dict(self._model.state_dict() | weights)
+
+    def _keep(self, run: _Run, refiner: Refiners) -> None:
         if self._run_file is None:
             return
         parts = {"model": self._model.state_dict(), "best": run.best, "refiner": refiner.state()}
@@ -206,21 +226,21 @@ class _Training:
     def _projected(self, embeddings: list[Any]) -> list[Tensor]:
         return [self._model.project(torch.from_numpy(rows), source) for source, rows in enumerate(embeddings)]
 
-    def _epochs(self, quantizer: ResidualQuantizer, refiner: Refiner, run: _Run) -> None:
+    def _epochs(self, refiner: Refiners, run: _Run) -> None:
         """Appends each epoch's held-out error to `run.by_epoch`, and keeps the best weights in it."""
         for epoch in range(len(run.by_epoch), self._config.training.epochs + 1):
             refiner.start_epoch(epoch)
             self._epoch(refiner, epoch)
             refiner.finish_epoch()
-            error = total_error(quantizer, run.measured)
+            error = total_error(self._model.quantizers, run.measured)
             if not math.isfinite(error):
                 raise TrainingError(f"epoch {epoch}: found error {error}, expected a finite one; lower training.learning_rate or quantizer.commitment")
             if error < min(run.by_epoch):
-                run.best = copy.deepcopy(quantizer.state_dict())
+                run.best = self._weights()
             run.by_epoch.append(error)
             self._keep(run, refiner)
 
-    def _epoch(self, refiner: Refiner, epoch: int) -> None:
+    def _epoch(self, refiner: Refiners, epoch: int) -> None:
         rng = np.random.default_rng((self._config.training.seed, epoch))
         meter = _Meter(self._progress, "epoch", epoch)
         for batch in self._open_stream():
@@ -248,8 +268,8 @@ class _Training:
         return self._model.project(torch.from_numpy(embeddings), source)
 
     def _metrics(self, run: _Run) -> dict[str, Any]:
-        names, quantizer = self._layout.source_names, self._model.quantizer
-        reports = source_reports(quantizer, run.training, run.measured)
+        names, quantizers = self._layout.source_names, self._model.quantizers
+        reports = source_reports(quantizers, run.training, run.measured)
         sources = {
             name: {
                 "slices": run.slices[index],
@@ -266,7 +286,7 @@ class _Training:
             "held_out_error_by_epoch": run.by_epoch,  # 0 is before the epochs
             "kept_epoch": run.by_epoch.index(min(run.by_epoch)),
             "sources": sources,
-            "codebooks": block_reports(quantizer, run.training, names),
+            "codebooks": block_reports(quantizers, run.training, names),
             "seconds": self._seconds,
             **run.learnt,
         }

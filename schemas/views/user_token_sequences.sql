@@ -30,8 +30,8 @@ FROM (
       '<', slice.source, '>',
       aggregate(
         transform(slice.codes, (code, level) -> CASE
-          WHEN code < element_at(shared_sizes, level + 1) THEN format_string('<shared_%d_%04d>', level + 1, code)
-          WHEN code >= element_at(shared_sizes, level + 1) THEN format_string('<%s_%d_%04d>', slice.source, level + 1, code)
+          WHEN code < element_at(shared_sizes, concat_ws('/', slice.source, level + 1)) THEN format_string('<shared_%d_%04d>', level + 1, code)
+          WHEN code >= element_at(shared_sizes, concat_ws('/', slice.source, level + 1)) THEN format_string('<%s_%d_%04d>', slice.source, level + 1, code)
         END),
         CAST('' AS STRING),
         (so_far, name) -> concat(so_far, name)
@@ -45,10 +45,10 @@ FROM (
       tokenizer_version,
       flatten(transform(array_sort(collect_list(struct(ds, slices))), day -> day.slices)) AS sequence,
       (
-        SELECT map_from_entries(transform(
-          from_json(any_value(layout), 'levels ARRAY<STRUCT<level: INT, shared_size: INT>>').levels,
-          l -> struct(l.level, l.shared_size)
-        ))
+        SELECT map_from_entries(flatten(transform(
+          from_json(any_value(layout), 'sources ARRAY<STRUCT<name: STRING, levels: ARRAY<STRUCT<level: INT, shared_size: INT>>>>').sources,
+          s -> transform(s.levels, l -> struct(concat_ws('/', s.name, l.level), l.shared_size))
+        )))
         FROM tokenizers
         WHERE tokenizer_version = (SELECT max_by(tokenizer_version, seq) FROM promotions)
       ) AS shared_sizes,

@@ -11,6 +11,7 @@ from u2qt_model.sequence_text import Slice, parse_sequence, sequence_text, struc
 from u2qt_model.vocabulary import Vocabulary
 
 WORDS = Vocabulary(sources=("bill", "search"), shared_sizes=(4, 0), own_sizes=(0, 400))
+APART = Vocabulary(sources=("bill", "search"), shared_sizes=(4, 0), own_sizes=(0, 400), apart={"search": (3, 3, 3)})
 WIDE = Vocabulary(sources=("bill", "search"), shared_sizes=(4, 4), own_sizes=(4, 4))
 AS_OF = date(2026, 1, 4)
 SLICES = (
@@ -37,12 +38,12 @@ def test_structural_tokens_are_what_is_no_code() -> None:
     assert structural_tokens(WORDS) == ("<day/>", "<bill>", "</bill>", "<search>", "</search>")
 
 
-@given(st.sampled_from([WORDS, WIDE]), st.data())
+@given(st.sampled_from([WORDS, WIDE, APART]), st.data())
 def test_text_and_slices_are_inverse(words: Vocabulary, data: st.DataObject) -> None:
-    """For any days and sources, in both layouts."""
+    """For any days and sources, in both layouts, and where a source has levels of its own."""
     places = data.draw(st.sets(st.tuples(st.integers(0, 89), st.integers(0, 1)), max_size=8))
-    codes = st.tuples(*(st.integers(0, size - 1) for size in words.sizes))
-    slices = tuple(Slice(ds=AS_OF - timedelta(days=89 - day), source=words.sources[source], codes=data.draw(codes)) for day, source in sorted(places))
+    codes = [st.tuples(*(st.integers(0, int(size) - 1) for size in sizes if size)) for sizes in words.sizes]
+    slices = tuple(Slice(ds=AS_OF - timedelta(days=89 - day), source=words.sources[source], codes=data.draw(codes[source])) for day, source in sorted(places))
     assert parse_sequence(sequence_text(slices, AS_OF, words), AS_OF, words) == slices
 
 
@@ -54,7 +55,7 @@ def test_text_and_slices_are_inverse(words: Vocabulary, data: st.DataObject) -> 
         ((Slice(ds=date(2026, 1, 5), source="bill", codes=(1, 1)),), "expected days up to 2026-01-04"),
         ((Slice(ds=AS_OF, source="app", codes=(1, 1)),), "found source 'app'"),
         ((Slice(ds=AS_OF, source="bill", codes=(1,)),), "found 1 codes, expected 2"),
-        ((Slice(ds=AS_OF, source="bill", codes=(4, 1)),), "code: found 4, expected 0 to 3"),
+        ((Slice(ds=AS_OF, source="bill", codes=(4, 1)),), "code: found 4 of bill at level 1, expected 0 to 3"),
     ],
 )
 def test_slices_without_a_text_are_refused(slices: tuple[Slice, ...], word: str) -> None:
