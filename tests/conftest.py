@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from jobs import (
@@ -31,6 +32,9 @@ from u2qt_model import presets
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = Days(date(2024, 1, 1), date(2024, 1, 3))  # the days of the fixtures below
 
+
+settings.register_profile("any-machine", deadline=None)  # a busy machine is slow, not wrong
+settings.load_profile("any-machine")
 
 # Tests run hundreds of tiny queries: compiling each of them would be most of the time.
 TINY_QUERIES = {

@@ -22,7 +22,7 @@ def test_cold_and_separate_are_nearest() -> None:
     assert balanced_codes(scores, 0.05).equal(scores.argmin(dim=1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(0, 20), open_codes=st.integers(0, 5), temperature=st.sampled_from([1e-3, 0.1, 10.0]), seed=st.integers(0, 2**31))
 def test_closed_codes_are_never_given(rows: int, open_codes: int, temperature: float, seed: int) -> None:
     """Any number of rows and open codes, also none and one."""

@@ -57,7 +57,7 @@ def test_wider_beams_err_less() -> None:
     assert means[-1] < 0.97 * means[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(0, 40), chunk=st.integers(1, 50), beam=st.sampled_from([1, 3]), seed=st.integers(0, 2**31))
 def test_each_row_has_the_codes_of_its_own_vector(rows: int, chunk: int, beam: int, seed: int) -> None:
     """Order doesn't matter; well separated sequences don't depend on the chunk."""
@@ -79,7 +79,7 @@ def test_greedy_takes_the_lowest_code_on_ties(size: int) -> None:
     assert (beam_search(_randn(64, 8), prepared([(torch.ones(size, 8), is_open)], crossings=False), 1) == 1).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 5), width=st.sampled_from([1, 5, 32, 64, 256, 1024]), number=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_least_are_the_least(rows: int, width: int, number: int, seed: int) -> None:
     """Values and places agree with sorting, with infinities among them."""

@@ -52,7 +52,7 @@ def test_folder_holds_four_files_and_layout_describes_the_tokenizer(folder: Path
         assert [level["shared_size"] > 0 for level in source["levels"]] == [True, True, False, False]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_every_changed_byte_is_refused(kept_folder: Path, name: str, place: float, flip: int) -> None:
     """Anywhere in any file; the message names the file, found and expected."""

@@ -38,7 +38,7 @@ def test_lowest_code_wins_a_tie(size: int) -> None:
     torch.testing.assert_close(distances, (x - 1).square().sum(dim=1))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rows=st.integers(1, 60), distinct=st.integers(1, 12), size=st.integers(2, 16), seed=st.integers(0, 2**32))
 def test_every_open_code_has_a_member(rows: int, distinct: int, size: int, seed: int) -> None:
     """For any number of rows, distinct rows and codes: finite, members add up, no more open codes than distinct rows."""

@@ -27,7 +27,7 @@ INNER = st.builds(Inner, name=st.text(max_size=5), share=st.floats(allow_nan=Fal
 OUTER = st.builds(Outer, size=st.integers(), parts=st.lists(INNER, max_size=3).map(tuple))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(OUTER)
 def test_values_survive_json(value: Outer) -> None:
     """`from_plain` is the inverse of `to_plain`, through text."""

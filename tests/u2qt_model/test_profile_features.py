@@ -32,7 +32,7 @@ def test_same_id_in_another_field_is_another_feature() -> None:
     assert np.flatnonzero(first).tolist() != np.flatnonzero(second).tolist()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=3, max_size=3), min_size=1, max_size=5), st.integers(1, 40))
 def test_each_id_is_one_signed_count(rows: list[list[int]], buckets: int) -> None:
     """Row by row, whatever the other rows are."""

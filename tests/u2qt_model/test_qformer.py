@@ -88,7 +88,7 @@ def test_shapes(network: QFormer) -> None:
     assert (found.content[~found.present] == 0).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), source=st.integers(1, 3), change=st.sampled_from(["permuted", "other", "removed"]))
 def test_a_later_source_never_changes_an_earlier_group(network: QFormer, seed: int, source: int, change: str) -> None:
     """Permuted, made of other events, or removed: equal bits before it."""
@@ -104,7 +104,7 @@ def test_a_later_source_never_changes_an_earlier_group(network: QFormer, seed: i
     assert after.content[:, :source].equal(before.content[:, :source])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), source=st.integers(0, 3))
 def test_an_absent_source_is_no_key(network: QFormer, seed: int, source: int) -> None:
     """The others are finite without it, and don't depend on what lies in its empty slots."""
@@ -134,7 +134,7 @@ def test_absence_is_not_a_zero_vector(network: QFormer) -> None:
     assert ((there.slices[:, 1:] - missing.slices[:, 1:]).abs().amax(dim=-1) > 1e-4).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31))
 def test_slots_have_no_order(network: QFormer, seed: int) -> None:
     """Events moved to other slots together with their times are the same slice."""
@@ -152,7 +152,7 @@ def test_time_is_in_the_values(network: QFormer) -> None:
     assert ((before.slices - after.slices)[:, 0].abs().amax(dim=-1) > 1e-4).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), more=st.integers(1, 9))
 def test_padding_has_no_effect(network: QFormer, seed: int, more: int) -> None:
     """More slots, full of garbage up to NaN, under a mask that says so."""

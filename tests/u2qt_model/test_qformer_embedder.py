@@ -52,7 +52,7 @@ def test_embedding_is_the_network_s_output(embedder: QFormerEmbedder, layout: Fe
     np.testing.assert_array_equal(found, expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_embeddings_do_not_depend_on_the_batch(embedder: QFormerEmbedder, make_columns: MakeColumns, layout: FeatureLayout, data: st.DataObject) -> None:
     """Any order, split and repetition of the users, to the last bit."""

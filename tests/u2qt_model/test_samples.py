@@ -19,7 +19,7 @@ def _sampled(size: int, count: int, cuts: list[int], seed: int) -> list[float]:
     return list(reservoir.rows()[:, 0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 20), count=st.integers(0, 60), cuts=st.lists(st.integers(0, 60), max_size=5), seed=st.integers(0, 2**32))
 def test_sample_is_a_subset_whatever_the_batches(size: int, count: int, cuts: list[int], seed: int) -> None:
     """min(size, count) different rows, and the same ones for every split of the same order."""

@@ -11,7 +11,7 @@ from u2qt_model.text_encoders import HashingTextEncoder, text_encoder
 ENCODER = HashingTextEncoder(TextEncoderConfig(width=64))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))), max_size=6))
 def test_vectors_are_finite_and_independent_of_neighbours(texts: list[bytes]) -> None:
     """float32 (N, E) of length 0 or 1; alone the same bits as in company."""

@@ -52,7 +52,7 @@ def test_no_users_give_no_codes(tokenizer: Tokenizer, make_columns: MakeColumns,
     assert tokenizer.decode(codes).shape == (0, 3, 32)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_codes_do_not_depend_on_the_batch(small_blocks: Tokenizer, make_columns: MakeColumns, layout: FeatureLayout, data: st.DataObject) -> None:
     """Any order, split and repetition of the rows gives the same codes and the same margins, to the last bit."""
@@ -132,7 +132,7 @@ def test_decoded_codes_are_close_to_the_slices(request: pytest.FixtureRequest, m
     assert np.square(projected - decoded).sum() < 0.5 * np.square(projected).sum()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_decoding_does_not_depend_on_the_batch(small_blocks: Tokenizer, seed: int) -> None:
     """Row by row the same vectors as all at once."""
