@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from jobs.evaluation_metrics import Interval, Measured, interval, lift_kept, measure, person_draws
 from jobs.evaluation_models import CONTROL_STRENGTH, MODELS, out_of_split_scores, probe_with
 from jobs.evaluation_splits import Split
 
 Ints = NDArray[np.int64]
+SHUFFLES = 5
 KINDS = ("tokens", "decoded")  # what is held against floats
 
 
@@ -30,7 +32,7 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Control:
-    """The linear probe on shuffled labels: its interval should hold .5."""
+    """The linear probe on labels shuffled a few times: its interval should hold .5."""
 
     features: str
     auc: Interval
@@ -96,27 +98,32 @@ def evaluate(
         figures=tuple(Figures(features=name, model=model, auc=interval(m.auc), ks=interval(m.ks)) for (name, model), m in measured.items()),
         kept=_kept(measured),
         differences=_differences(measured),
-        controls=tuple(shuffled_controls(features, labels, persons, splits, draws, seed=seed)),
+        controls=tuple(shuffled_controls(features, labels, persons, splits, seed=seed)),
         about=about,
     )
 
 
-def shuffled_controls(
-    features: Mapping[str, Any], labels: Ints, persons: Ints, splits: Sequence[Split], draws: NDArray[np.int16], *, seed: int
-) -> list[Control]:
-    """Labels dealt out anew to the rows of each split's parts: what is left to predict is the evaluation's own fault."""
+def shuffled_controls(features: Mapping[str, Any], labels: Ints, persons: Ints, splits: Sequence[Split], *, seed: int) -> list[Control]:
+    """What is left to predict when labels are dealt out anew: the evaluation's own fault. The interval is that of one
+    more shuffle (Student's t), as two shuffles of one data set differ by more than a draw of persons shows."""
     random = np.random.default_rng(seed)
-    shuffled = labels.copy()
-    for split in splits:  # within test periods, so that both classes stay in every part
-        shuffled[split.test] = random.permutation(shuffled[split.test])
-    never_tested = np.setdiff1d(np.arange(len(labels)), np.concatenate([s.test for s in splits]))
-    shuffled[never_tested] = random.permutation(shuffled[never_tested])
-    model = probe_with(CONTROL_STRENGTH)
+    shuffles = [shuffled(labels, splits, random) for _ in range(SHUFFLES)]
+    everyone, model = person_draws(persons, draws=0, seed=seed), probe_with(CONTROL_STRENGTH)
     controls = []
     for name, values in features.items():
-        scores = out_of_split_scores(values, shuffled, persons, splits, model)
-        controls.append(Control(features=name, auc=interval(measure(scores, shuffled, persons, splits, draws).auc)))
+        found = [measure(out_of_split_scores(values, y, persons, splits, model), y, persons, splits, everyone).auc[0] for y in shuffles]
+        half = stats.t.ppf(0.975, SHUFFLES - 1) * np.std(found, ddof=1) * np.sqrt(1 + 1 / SHUFFLES)
+        controls.append(Control(features=name, auc=Interval(value=float(np.mean(found)), low=float(np.mean(found) - half), high=float(np.mean(found) + half))))
     return controls
+
+
+def shuffled(labels: Ints, splits: Sequence[Split], random: np.random.Generator) -> Ints:
+    """Within each test part, and within the rows of none, so that every part keeps both classes."""
+    dealt = labels.copy()
+    never_tested = np.setdiff1d(np.arange(len(labels)), np.concatenate([s.test for s in splits]))
+    for rows in (*(s.test for s in splits), never_tested):
+        dealt[rows] = random.permutation(dealt[rows])
+    return dealt
 
 
 def _kept(measured: Mapping[tuple[str, str], Measured]) -> tuple[Kept, ...]:
