@@ -16,6 +16,7 @@ from u2qt_model.joint import refine_jointly
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.refine import Refiner
 from u2qt_model.residual_quantizer import ResidualQuantizer
+from u2qt_model.source_quantizers import alone
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
 VALIDATION_USERS = 500  # of the training users; they decide which round and epoch is kept, never the held-out ones
@@ -67,7 +68,7 @@ def fitted(train: list[Tensor], config: QuantizerConfig, *, seed: int, hidden: i
     quantizer = ResidualQuantizer(len(train), train[0].shape[1], hidden, config, torch.Generator().manual_seed(seed))
     start_codebooks(quantizer.codebooks, fitting, torch.Generator().manual_seed(seed))
     if config.joint_rounds:
-        refine_jointly(quantizer.codebooks, fitting, lambda: total_error(quantizer, validation))
+        refine_jointly(quantizer.codebooks, fitting, lambda: total_error(alone(quantizer), validation))
     if epochs:
         _epochs(quantizer, fitting, validation, config, seed, epochs)
     return quantizer, time.perf_counter() - clock
@@ -76,13 +77,13 @@ def fitted(train: list[Tensor], config: QuantizerConfig, *, seed: int, hidden: i
 def _epochs(quantizer: ResidualQuantizer, fitting: list[Tensor], validation: list[Tensor], config: QuantizerConfig, seed: int, epochs: int) -> None:
     whole = replace(TokenizerConfig(quantizer=config), training=TrainingConfig(seed=seed, learning_rate=1e-3))
     refiner, generator = Refiner(quantizer, fitting, whole), torch.Generator().manual_seed(seed)
-    least, best = total_error(quantizer, validation), copy.deepcopy(quantizer.state_dict())
+    least, best = total_error(alone(quantizer), validation), copy.deepcopy(quantizer.state_dict())
     for epoch in range(1, epochs + 1):
         refiner.start_epoch(epoch)
         for users in torch.randperm(len(fitting[0]), generator=generator).split(STEP_USERS):
             refiner.step([x[users] for x in fitting])
         refiner.finish_epoch()
-        if (now := total_error(quantizer, validation)) < least:
+        if (now := total_error(alone(quantizer), validation)) < least:
             least, best = now, copy.deepcopy(quantizer.state_dict())
     refiner.close()
     quantizer.load_state_dict(best)
@@ -91,5 +92,5 @@ def _epochs(quantizer: ResidualQuantizer, fitting: list[Tensor], validation: lis
 def measured(train: list[Tensor], held_out: list[Tensor], config: QuantizerConfig, *, seed: int, hidden: int = 0, epochs: int = 0) -> Fit:
     """A fit and what it is worth on held-out users."""
     quantizer, seconds = fitted(train, config, seed=seed, hidden=hidden, epochs=epochs)
-    usage = min(report["usage"] for report in block_reports(quantizer, train, tuple(f"s{n}" for n in range(len(train)))))
+    usage = min(report["usage"] for report in block_reports(alone(quantizer), train, tuple(f"s{n}" for n in range(len(train)))))
     return Fit(error=error(quantizer, held_out), least_usage=usage, seconds=seconds)

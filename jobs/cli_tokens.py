@@ -81,6 +81,42 @@ def tokenizer_promote(
     say(str(promote_tokenizer.run(context, version, reason)))
 
 
+@tokenizer_app.command("compare")
+@with_spark
+def tokenizer_compare(
+    context: Any,
+    a: Annotated[str, typer.Argument(metavar="A", help="Registered version.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Registered version.")],
+    first: Annotated[str, typer.Option("--from", help="First day to compare on; held out if after both trainings.")],
+    last: Annotated[str, typer.Option("--to", help="Last day to compare on.")],
+    rows: Annotated[int, typer.Option("--rows", help="About so many rows of user_features.")] = 20_000,
+) -> None:
+    """Two tokenizers on the same rows: agreement, use of codes, margins, error."""
+    from jobs import compare_tokenizers
+    from jobs.show_comparison import render
+
+    console.print(render(compare_tokenizers.run(context, days_of(None, first, last), a, b, rows)))
+
+
+@tokenizer_app.command("export-vocabulary")
+@with_spark
+def tokenizer_export_vocabulary(
+    context: Any,
+    tokenizer: Annotated[str, typer.Argument(metavar="VERSION_OR_CHECKPOINT", help="Registered version, or a checkpoint's folder.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the vocabulary.")],
+    base: Annotated[Path | None, typer.Option("--base", help="Folder of the Hugging Face tokenizer to extend, with its model's safetensors.")] = None,
+    width: Annotated[int | None, typer.Option("--width", min=1, help="Width of the language model, where its safetensors aren't there.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the map from codewords to the model's width.")] = 0,
+) -> None:
+    """Writes our tokens as a vocabulary for language models, and rows to start their embeddings from."""
+    from jobs.registered_tokenizers import load_named
+    from u2qt_model.export_vocabulary import export_vocabulary
+
+    made = export_vocabulary(load_named(context, tokenizer), out, base=base, width=width, seed=seed)
+    rows = "" if made.width is None else f", rows of width {made.width}"
+    say(f"vocabulary {made.folder}: {made.tokens} tokens from id {made.first_id}{rows}")
+
+
 @app.command()
 @with_spark
 def sql(

@@ -74,7 +74,7 @@ def code_columns(batch: FeatureBatch, tokenizer: Tokenizer) -> pd.DataFrame:
     codes = tokenizer.encode(batch)
     columns = {}
     for position, source in enumerate(tokenizer.layout.source_names):
-        lists = pd.Series(list(codes[:, position]), dtype=object)
+        lists = pd.Series(list(codes[:, position, : tokenizer.vocabulary.levels_of(source)]), dtype=object)
         columns[f"{source}_codes"] = lists.where(codes[:, position, 0] >= 0, None)
     return pd.DataFrame(columns)
 

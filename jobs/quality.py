@@ -128,18 +128,18 @@ def _source_conditions(entry: Mapping[str, Any], form: str, where: str, layout: 
     chosen = [s for s in layout.get("sources", ()) if kinds is None or s.get("kind") in kinds]
     if not chosen:
         return (("none", "false"),)  # a catalog without a profile has nothing to break the profile's rule
-    return tuple((s["name"], _filled(entry[form], where, {**values, **_facts(s, layout)})) for s in chosen)
+    return tuple((s["name"], _filled(entry[form], where, {**values, **_facts(s)})) for s in chosen)
 
 
-def _facts(source: Mapping[str, Any], layout: Mapping[str, Any]) -> dict[str, str]:
+def _facts(source: Mapping[str, Any]) -> dict[str, str]:
     """What ${...} may name: the source, and integers of the layout."""
     facts = {"source": keys.name(source["name"])}
     if "num_ids" in source:
         events = int(source.get("max_events", 1))
         facts |= {"max_events": str(events), "ids_length": str(events * int(source["num_ids"])), "values_length": str(events * int(source["num_values"]))}
-    if "levels" in layout:
-        sizes = ", ".join(str(int(level["codebook_size"])) for level in layout["levels"])
-        facts |= {"num_levels": str(int(layout["num_levels"])), "codebook_sizes": f"array({sizes})"}
+    if "levels" in source:
+        sizes = [str(int(level["codebook_size"])) for level in source["levels"]]
+        facts |= {"num_levels": str(len(sizes)), "codebook_sizes": f"array({', '.join(sizes)})"}
     return facts
 
 

@@ -57,7 +57,16 @@ def find_registered(context: Context, version: str | None) -> Registered:
         raise BadInput(f"tokenizer: none is promoted, registered are: {names}; run `u2qt tokenizer promote V`, or give --tokenizer-version")
     if wanted not in known:
         raise BadInput(f"tokenizer {wanted}: not registered, registered are: {names}; train it with `u2qt train --tokenizer-version {wanted}`")
-    return known[wanted]
+    return _of_this_release(known[wanted])
+
+
+def _of_this_release(registered: Registered) -> Registered:
+    if any("levels" not in source for source in registered.layout["sources"]):
+        raise BadInput(
+            f"tokenizer {registered.version}: its layout names no levels per source, expected them; an earlier release registered it: "
+            "train it again under another version, and promote that"
+        )
+    return registered
 
 
 def load_registered(registered: Registered, catalog: Catalog) -> Tokenizer:
@@ -83,6 +92,13 @@ def ship(context: Context, registered: Registered, sources: tuple[str, ...]) -> 
         shutil.make_archive(str(archive.with_suffix("")), "zip", root_dir=registered.checkpoint)
         context.spark.sparkContext.addArchive(archive.as_uri())
     return FrozenTokenizer(folder=archive.name, fingerprint=registered.fingerprint, sources=sources)
+
+
+def load_named(context: Context, name: str) -> Tokenizer:
+    """The tokenizer of a checkpoint's folder, or of a registered version, which is verified."""
+    if Path(name).is_dir():
+        return u2qt_model.load(name)
+    return load_registered(find_registered(context, name), context.catalog)
 
 
 def _registered(row: Row) -> Registered:

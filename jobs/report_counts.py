@@ -1,7 +1,5 @@
 """The report's counting: small aggregates of big tables. Knows no session, path or clock."""
 
-from itertools import chain
-
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -37,16 +35,16 @@ def activity_counts(user_features: DataFrame, sources: tuple[str, ...]) -> DataF
     return each.groupBy("source", bins).agg(F.count("*").alias("users"), F.sum("events").alias("events"))
 
 
-def code_multiplicities(tokens: DataFrame, codebook_sizes: dict[int, int], sources: tuple[str, ...]) -> DataFrame:
+def code_multiplicities(tokens: DataFrame, codebook_sizes: dict[tuple[str, int], int], sources: tuple[str, ...]) -> DataFrame:
     """Per source and level, how many codes have how many slices: usage without loss, small whatever K is.
 
-    `inside` is false for codes that the level's codebook doesn't have.
+    `codebook_sizes` are by source and level. `inside` is false for codes that the level's codebook doesn't have.
     """
     each = _per_source(tokens, {source: F.col(codes_column(source)) for source in sources}, "codes")
     codes = each.select("source", F.posexplode("codes").alias("position", "code"))
     counted = codes.groupBy("source", (F.col("position") + 1).alias("level"), "code").agg(F.count("*").alias("slices"))
-    sizes = F.create_map(*(F.lit(value) for value in chain.from_iterable(codebook_sizes.items())))
-    size = F.coalesce(F.element_at(sizes, F.col("level")), F.lit(0))
+    sizes = F.create_map(*(F.lit(value) for (source, level), size in codebook_sizes.items() for value in (f"{source}/{level}", size)))
+    size = F.coalesce(F.element_at(sizes, F.concat_ws("/", "source", "level")), F.lit(0))
     inside = ((F.col("code") >= 0) & (F.col("code") < size)).alias("inside")
     return counted.groupBy("source", "level", inside, "slices").agg(F.count("*").alias("codes"))
 

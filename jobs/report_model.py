@@ -115,6 +115,31 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LevelQuality:
+    """What training measured of one level of a source."""
+
+    level: int  # from 1
+    error: float  # relative squared, after this level, on held-out users
+    codes: int
+    dead: int
+    perplexity: float
+    gini: float
+    margin_p10: float | None  # None without slices
+    margin_p50: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceQuality:
+    """What training measured of one source."""
+
+    source: str
+    slices: int
+    unique_sequence_rate: float
+    collision_rate: float
+    levels: tuple[LevelQuality, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DayReport:
     """Everything the page shows. `encoded` and `published` count rows of `tokenizer`, and are 0 without one."""
 
@@ -126,6 +151,7 @@ class DayReport:
     tokenizer: TokenizerInfo | None
     encoded: int
     published: int
+    quality: tuple[SourceQuality, ...]  # of `tokenizer`
     usage: tuple[LevelUsage, ...]
     usage_table: str  # where the codes were read: user_tokens or staged_user_tokens
     audit: Audit | None

@@ -22,13 +22,22 @@ def render_list(registered: Sequence[Registered], promoted: str | None) -> Table
 def render(registered: Registered) -> Group:
     """The version, its levels, and per source and level what metrics.json holds."""
     levels = Table(title="levels", title_justify="left")
-    for name in ("level", "codebook", "size"):
+    for name in ("sources", "level", "codebook", "size"):
         levels.add_column(name)
-    for level in registered.layout["levels"]:
-        blocks = {"shared": level["shared_size"], "the source's own": level["codebook_size"] - level["shared_size"]}
-        there = {name: str(size) for name, size in blocks.items() if size}
-        levels.add_row(str(level["level"]), " + ".join(there), " + ".join(there.values()))
+    for sources, own in _alike(registered).items():
+        for level, (shared, size) in enumerate(own, start=1):
+            there = {name: str(codes) for name, codes in {"shared": shared, "the source's own": size - shared}.items() if codes}
+            levels.add_row(sources if level == 1 else "", str(level), " + ".join(there), " + ".join(there.values()))
     return Group(render_list([registered], None), levels, *_metrics(registered))
+
+
+def _alike(registered: Registered) -> dict[str, list[tuple[int, int]]]:
+    """Sources with the same levels, comma-separated: (shared, all) codes of each level."""
+    by_levels: dict[tuple[tuple[int, int], ...], list[str]] = {}
+    for source in registered.layout["sources"]:
+        sizes = tuple((level["shared_size"], level["codebook_size"]) for level in source["levels"])
+        by_levels.setdefault(sizes, []).append(source["name"])
+    return {", ".join(names): list(sizes) for sizes, names in by_levels.items()}
 
 
 def _metrics(registered: Registered) -> list[Table]:

@@ -1,8 +1,10 @@
 """train_tokenizer: a tokenizer learned from the feature rows of some days, frozen and registered under a version.
 
-Reads user_features (one pinned version, streamed by Petastorm); writes a checkpoint folder and a row of tokenizers.
+Reads user_features (one pinned version, streamed by Petastorm); writes a checkpoint folder, its rows of codebook_quality
+and a row of tokenizers.
 Key: tokenizer_version. Idempotent on the fingerprint: the same data, config and seed register nothing new; another
-fingerprint under a registered version is refused. Memory is flat in users and days.
+fingerprint under a registered version is refused. A killed run goes on after its last finished epoch, from a file beside the
+checkpoints that belongs to the same files, configuration and version. Memory is flat in users and days.
 """
 
 import json
@@ -13,12 +15,14 @@ from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord, record_stage
+from jobs.quality_rows import quality_rows
 from jobs.registered_tokenizers import Registered, all_registered, feature_layout
 from schemas import keys
 from schemas.keys import Days
 from u2qt_model import FeatureBatch, Tokenizer, TokenizerConfig, save
 from u2qt_model.stream import read_files
 from u2qt_model.train import Progress, train
+from u2qt_model.training_state import RunFile
 
 
 def run(
@@ -34,16 +38,20 @@ def run(
     keys.version(version)
     with record_stage(context, "train_tokenizer", days) as record:
         folder = _folder(context, checkpoints) / version
+        context.lake.require("codebook_quality")  # before the training, not after it
         files = _files(context, days, record)
         layout = feature_layout(context.catalog)
 
         def open_stream() -> Iterator[FeatureBatch]:
             return read_files(files, layout, events=config.reads_events)
 
-        tokenizer = train(layout, config, open_stream, progress)
+        run_file = RunFile.of(folder.with_name(f".{version}.training"), layout, config, json.dumps(sorted(files)))
+        tokenizer = train(layout, config, open_stream, progress, run_file)
         _refuse_other_fingerprint(context, version, tokenizer)
         save(tokenizer, folder)
-        return _register(context, days, version, folder, tokenizer, record)
+        registered = _register(context, days, version, folder, tokenizer, record)
+        run_file.remove()
+        return registered
 
 
 def _folder(context: Context, given: Path | None) -> Path:
@@ -83,6 +91,7 @@ def _register(context: Context, days: Days, version: str, folder: Path, tokenize
     if any(known.version == version for known in all_registered(context)):
         record.notes["skipped"] = "registered before with the same fingerprint"
         return registered
+    _write_quality(context, registered, record)
     row = (
         version,
         registered.fingerprint,
@@ -96,6 +105,14 @@ def _register(context: Context, days: Days, version: str, folder: Path, tokenize
     frame = context.spark.createDataFrame([row], context.lake.read("tokenizers").schema).coalesce(1)
     record.written["tokenizers"] = context.lake.append("tokenizers", frame, {"run_id": context.run_id, "stage": record.stage})
     return registered
+
+
+def _write_quality(context: Context, registered: Registered, record: StageRecord) -> None:
+    """Before the registration, and replaced by a second try: no registered version is without."""
+    rows = quality_rows(registered.version, registered.metrics, context.run_id)
+    frame = context.spark.createDataFrame(rows, context.lake.read("codebook_quality").schema).coalesce(1)
+    where = Where(equals=(("tokenizer_version", registered.version),))
+    record.written["codebook_quality"] = context.lake.replace("codebook_quality", frame, where, {"run_id": context.run_id, "stage": record.stage})
 
 
 if __name__ == "__main__":

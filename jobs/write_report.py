@@ -27,9 +27,11 @@ from jobs.report_model import (
     Audit,
     DayReport,
     Delivery,
+    LevelQuality,
     LevelUsage,
     SampleSlice,
     SampleUser,
+    SourceQuality,
     StageRow,
     TokenizerInfo,
 )
@@ -40,7 +42,7 @@ from schemas.quarantine import quarantine_table_name
 from schemas.user_tokens import codes_column
 
 TABLES = ("audits", "deliveries", "runs", "staged_user_tokens", "user_features", "user_tokens")
-Levels = list[dict[str, Any]]  # as layout.json lists them
+Levels = dict[str, list[dict[str, Any]]]  # per source as layout.json lists them
 
 
 def run(context: Context, ds: date, out: Path, tokenizer_version: str | None = None) -> Path:
@@ -64,7 +66,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     lake, day, catalog = context.lake, Days(ds, ds), context.catalog
     versions = {table: lake.version(table) for table in TABLES}
     tables = {table: lake.read(table, version) for table, version in versions.items()}
-    tokenizer, levels = _tokenizer(context, tokenizer_version)
+    tokenizer, levels, quality = _tokenizer(context, tokenizer_version)
     features = on_days(tables["user_features"], day)
     of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)
     staged, published, audits = (on_days(tables[name], day).where(of_tokenizer) for name in ("staged_user_tokens", "user_tokens", "audits"))
@@ -83,6 +85,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
         tokenizer=tokenizer,
         encoded=encoded,
         published=visible,
+        quality=quality,
         usage=_usage(tokens, levels, catalog) if visible or encoded else (),
         usage_table=usage_table,
         audit=_audit(audits),
@@ -92,11 +95,11 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     )
 
 
-def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | None, Levels]:
-    """The tokenizer to report on, with its levels; none where none is named or promoted."""
+def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | None, Levels, tuple[SourceQuality, ...]]:
+    """The tokenizer to report on, its levels and its quality; none where none is named or promoted."""
     promoted = promoted_version(context)
     if wanted is None and promoted is None:
-        return None, []
+        return None, {}, ()
     found = find_registered(context, wanted)
     info = TokenizerInfo(
         version=found.version,
@@ -105,7 +108,32 @@ def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | No
         trained_through=found.trained_through,
         promoted=found.version == promoted,
     )
-    return info, found.layout["levels"]
+    levels = {source["name"]: source["levels"] for source in found.layout["sources"]}
+    return info, levels, tuple(_quality(name, measured) for name, measured in found.metrics.get("sources", {}).items())
+
+
+def _quality(source: str, measured: dict[str, Any]) -> SourceQuality:
+    """From metrics.json."""
+    margins = [quantiles or (None,) * 4 for quantiles in measured["margin_quantiles"]]
+    return SourceQuality(
+        source=source,
+        slices=measured["slices"],
+        unique_sequence_rate=measured["unique_sequence_rate"],
+        collision_rate=measured["collision_rate"],
+        levels=tuple(
+            LevelQuality(
+                level=level,
+                error=error,
+                codes=sum(codebook["codebook_size"] for codebook in use["codebooks"].values()),
+                dead=use["dead_codes"],
+                perplexity=use["perplexity"],
+                gini=use["gini"],
+                margin_p10=quantiles[1],
+                margin_p50=quantiles[2],
+            )
+            for level, (error, use, quantiles) in enumerate(zip(measured["relative_squared_error"], measured["levels"], margins, strict=True), start=1)
+        ),
+    )
 
 
 def _deliveries(context: Context, deliveries: DataFrame, day: Days) -> tuple[Delivery, ...]:
@@ -146,14 +174,14 @@ def _histogram(bins: dict[int, Row]) -> tuple[int, ...]:
 
 
 def _usage(tokens: DataFrame, levels: Levels, catalog: Catalog) -> tuple[LevelUsage, ...]:
-    sizes = {level["level"]: level["codebook_size"] for level in levels}
+    sizes = {(source, level["level"]): level["codebook_size"] for source, own in levels.items() for level in own}
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in counts.code_multiplicities(tokens, sizes, tuple(s.name for s in catalog.sources)).collect():
         groups.setdefault((row.source, row.level), []).append(row)
     return tuple(
         _level_usage(order, source.name, level, groups.get((source.name, level["level"]), []))
         for order, source in enumerate(catalog.sources)
-        for level in levels
+        for level in levels.get(source.name, ())
     )
 
 
@@ -199,7 +227,7 @@ def _sample(user: dict[str, Any], codes: dict[str, Any], levels: Levels, catalog
             kind=s.kind,
             events=user[f"{s.name}_count"],
             characters=user.get(f"{s.name}_characters"),
-            tokens=_tokens(s.name, codes.get(codes_column(s.name)) or (), levels),
+            tokens=_tokens(s.name, codes.get(codes_column(s.name)) or (), levels.get(s.name, ())),
         )
         for s in catalog.sources
         if user[f"{s.name}_count"]
@@ -207,11 +235,11 @@ def _sample(user: dict[str, Any], codes: dict[str, Any], levels: Levels, catalog
     return SampleUser(row_hash=row_hash(user["row_hash"]), slices=slices)
 
 
-def _tokens(source: str, codes: Sequence[int], levels: Levels) -> tuple[tuple[int, str], ...]:
+def _tokens(source: str, codes: Sequence[int], levels: Sequence[dict[str, Any]]) -> tuple[tuple[int, str], ...]:
     return tuple((code, token_name(source, position, code, levels)) for position, code in enumerate(codes))
 
 
-def token_name(source: str, position: int, code: int, levels: Levels) -> str:
+def token_name(source: str, position: int, code: int, levels: Sequence[dict[str, Any]]) -> str:
     """As the checkpoint's vocabulary names it; also for a code outside the codebook, as a failed audit finds them."""
     shared = position < len(levels) and code < levels[position]["shared_size"]
     return f"<{'shared' if shared else source}_{position + 1}_{code:04d}>"

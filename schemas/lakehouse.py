@@ -2,6 +2,7 @@
 
 from schemas.audits import AUDITS
 from schemas.catalog import Catalog
+from schemas.codebook_quality import CODEBOOK_QUALITY
 from schemas.deliveries import DELIVERIES
 from schemas.quarantine import quarantine
 from schemas.runs import RUNS
@@ -19,6 +20,7 @@ def tables(catalog: Catalog) -> tuple[Table, ...]:
         DELIVERIES,
         user_features(catalog),
         TOKENIZERS,
+        CODEBOOK_QUALITY,
         staged_user_tokens(catalog),
         AUDITS,
         user_tokens(catalog),

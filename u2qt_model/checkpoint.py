@@ -56,7 +56,7 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
     try:
         layout, config, identity = _parse_config(_json(root / CONFIG, contents[CONFIG]))
     except ConfigError as error:
-        raise CheckpointError(f"{root / CONFIG}: {error}") from error
+        raise CheckpointError(f"{root / CONFIG}: {error}; it was written by another release: train the tokenizer again") from error
     _require_layout(root, layout, expect_layout)
     tokenizer = _build(root, layout, config, contents)
     if identity != tokenizer.text_encoder_identity:

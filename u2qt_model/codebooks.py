@@ -4,6 +4,8 @@ A code is open when it has a member in the start's sample; a closed code is neve
 number of distinct vectors works: the spare codes stay closed and count as dead. N vectors, K codes, D dimensions.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -101,6 +103,16 @@ class MovingCodebook:
         self._sums = torch.lerp(sums, self._sums, self._decay)
         alive = self._open & (self._mass > 1e-6)
         self._codewords[alive] = self._sums[alive] / self._mass[alive][:, None]
+
+    def state(self) -> dict[str, Tensor]:
+        """What a later `load` goes on from."""
+        return {"share": self._share, "sums": self._sums, **({} if self._mass is None else {"mass": self._mass})}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self._share, self._sums, self._mass = state["share"].clone(), state["sums"].clone(), None
+        if "mass" in state:
+            self._mass = state["mass"].clone()
 
     def restarted(self, moved: Tensor) -> None:
         """Gives the codes `moved` (M,), whose codewords were set anew, the mean mass."""

@@ -7,7 +7,7 @@ and its fingerprint.
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from u2qt_model.errors import ConfigError
 from u2qt_model.json_form import canonical_json, from_plain, to_plain
@@ -175,6 +175,8 @@ class QuantizerConfig:
     own_levels: int = 2  # in width as many as shared_levels: they are the same levels
     codebook_size: int = 256  # K, codes of a block
     own_size: int = 0  # codes of an own block where they differ; 0 is codebook_size
+    profile_levels: int = 0  # levels of a residual quantizer of the profile's own, beside that of the event sources; 0 is none
+    profile_size: int = 0  # codes of each of its levels where they differ; 0 is codebook_size
     beam: int = 1  # candidates kept from level to level when codes are given out; 1 is greedy
     start: str = "kmeans++"  # first codewords of a block: "kmeans++" (drawn by squared distance) | "random" (any slices)
     kmeans_iterations: int = 15  # Lloyd steps of the start
@@ -202,6 +204,8 @@ class QuantizerConfig:
         require(0 <= self.own_size <= MAX_CODEBOOK_SIZE, "quantizer.own_size", self.own_size, "0 to 32768")
         largest = max(map(self.level_size, range(self.num_levels)))
         require(largest <= MAX_CODEBOOK_SIZE, "quantizer.codebook_size + own_size", largest, "at most 32768 on a level")
+        require(0 <= self.profile_levels <= 64, "quantizer.profile_levels", self.profile_levels, "0 to 64")
+        require(0 <= self.profile_size <= MAX_CODEBOOK_SIZE, "quantizer.profile_size", self.profile_size, "0 to 32768")
         require(1 <= self.beam <= 64, "quantizer.beam", self.beam, "1 to 64")
         require(self.kmeans_iterations >= 1, "quantizer.kmeans_iterations", self.kmeans_iterations, "1 or more")
         require(self.joint_rounds >= 0, "quantizer.joint_rounds", self.joint_rounds, "0 or more")
@@ -214,6 +218,14 @@ class QuantizerConfig:
     def num_levels(self) -> int:
         """L."""
         return self.shared_levels if self.layout == "width" else self.shared_levels + self.own_levels
+
+    def of_profile(self) -> "QuantizerConfig | None":
+        """The configuration of the profile's own quantizer; None where it shares that of the event sources."""
+        if not self.profile_levels:
+            return None
+        size = self.profile_size or self.codebook_size
+        own = {"layout": "depth", "shared_levels": 0, "own_levels": self.profile_levels, "codebook_size": size, "own_size": 0}
+        return replace(self, **own, profile_levels=0, profile_size=0)  # type: ignore[arg-type]
 
     def shared_size(self, level: int) -> int:
         """Codes of the shared block of a level (from 0), which come first; 0 where the level has none."""

@@ -6,7 +6,8 @@ ModelError
 ├── CodesError        codes, token ids or token names outside the vocabulary
 ├── CheckpointError   a checkpoint folder that can't be trusted, or would be overwritten
 ├── StreamError       a file that can't be streamed, or a row count that doesn't add up
-└── TrainingError     a training set nothing can be learnt from
+├── TrainingError     a training set nothing can be learnt from
+└── ExportError       a vocabulary or language model that can't be joined with ours
 """
 
 
@@ -36,3 +37,7 @@ class StreamError(ModelError):
 
 class TrainingError(ModelError):
     """A training set nothing can be learnt from."""
+
+
+class ExportError(ModelError):
+    """A base vocabulary, embedding matrix or folder that the export can't use; names it, what was found and the way out."""

@@ -3,21 +3,32 @@
 S sources, N slices of a source, L levels, D dimensions.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from u2qt_model.metrics import level_report, relative_squared_error, squared_errors, unique_sequence_rate
+from u2qt_model.config import QuantizerConfig
+from u2qt_model.metrics import (
+    collision_rate,
+    level_report,
+    margin_quantiles,
+    relative_squared_error,
+    squared_errors,
+    unique_sequence_rate,
+)
 from u2qt_model.quantizer import Quantizer
+from u2qt_model.source_quantizers import Part
 
 CHUNK = 4096  # slices per matrix product
 
 
 @torch.no_grad()
 def assign(quantizer: Quantizer, slices: list[Tensor]) -> list[Tensor]:
-    """(N, L) int64 codes per source of S tensors (N, D)."""
+    """(N, L) int64 codes per source of S tensors (N, D), the quantizer's sources."""
     levels = quantizer.codebooks.config.num_levels
     empty = torch.zeros(0, levels, dtype=torch.int64)
     return [torch.cat([empty, *(quantizer.encode(part, source) for part in torch.split(x, CHUNK) if len(part))]) for source, x in enumerate(slices)]
@@ -33,14 +44,45 @@ def errors(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], leve
     return pairs
 
 
-def total_error(quantizer: Quantizer, slices: list[Tensor]) -> float:
+def total_error(quantizers: Iterable[Part], slices: list[Tensor]) -> float:
     """Relative squared error over all sources' slices."""
-    pairs = errors(quantizer, slices, assign(quantizer, slices), quantizer.codebooks.config.num_levels)
+    pairs = [pair for part in quantizers for pair in _part_errors(part.quantizer, part.of(slices))]
     return relative_squared_error(sum(error for error, _ in pairs), sum(length for _, length in pairs))
 
 
-def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor]) -> list[dict[str, Any]]:
+def _part_errors(quantizer: Quantizer, slices: list[Tensor]) -> list[tuple[float, float]]:
+    return errors(quantizer, slices, assign(quantizer, slices), quantizer.codebooks.config.num_levels)
+
+
+@torch.no_grad()
+def margins(quantizer: Quantizer, x: Tensor, codes: Tensor, source: int) -> NDArray[np.float32]:
+    """(N, L) margins of the codes (N, L) of one source's slices (N, D)."""
+    parts = zip(torch.split(x, CHUNK), torch.split(codes, CHUNK), strict=True)
+    found = [quantizer.margins(part, chosen, source).numpy() for part, chosen in parts if len(part)]
+    return np.concatenate([np.zeros(codes.shape, np.float32)[:0], *found])
+
+
+def level_use(codes: NDArray[np.int64], config: QuantizerConfig, level: int) -> dict[str, Any]:
+    """Use of a level by one source's codes (N,), and of its shared and own codes apart."""
+    shared, own = config.shared_size(level), config.own_block_size(level)
+    apart = {
+        name: {"codebook_size": size, **level_report(codes[(codes >= first) & (codes < first + size)] - first, size)}
+        for name, first, size in (("shared", 0, shared), ("own", shared, own))
+        if size
+    }
+    return {**level_report(codes, config.level_size(level)), "codebooks": apart}
+
+
+def source_reports(quantizers: Iterable[Part], training: list[Tensor], held_out: list[Tensor]) -> list[dict[str, Any]]:
     """Per source: error after each level on `held_out`, use of each level's codes by the `training` sample."""
+    found: list[dict[str, Any]] = [{} for _ in training]
+    for part in quantizers:
+        for source, report in zip(part.sources, _part_reports(part.quantizer, part.of(training), part.of(held_out)), strict=True):
+            found[source] = report
+    return found
+
+
+def _part_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor]) -> list[dict[str, Any]]:
     config = quantizer.codebooks.config
     codes, unseen = assign(quantizer, training), assign(quantizer, held_out)
     by_level = [errors(quantizer, held_out, unseen, level + 1) for level in range(config.num_levels)]
@@ -48,14 +90,20 @@ def source_reports(quantizer: Quantizer, training: list[Tensor], held_out: list[
         {
             "relative_squared_error": [relative_squared_error(*pairs[source]) for pairs in by_level],
             "unique_sequence_rate": unique_sequence_rate(unseen[source].numpy()),
-            "levels": [level_report(codes[source][:, level].numpy(), config.level_size(level)) for level in range(config.num_levels)],
+            "collision_rate": collision_rate(unseen[source].numpy(), held_out[source].numpy()),
+            "margin_quantiles": margin_quantiles(margins(quantizer, held_out[source], unseen[source], source)),
+            "levels": [level_use(codes[source][:, level].numpy(), config, level) for level in range(config.num_levels)],
         }
         for source in range(len(training))
     ]
 
 
-def block_reports(quantizer: Quantizer, training: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def block_reports(quantizers: Iterable[Part], training: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Per codebook (a shared one counts all sources): whose it is, its level from 1, and the use of its codes."""
+    return [report for part in quantizers for report in _part_blocks(part.quantizer, part.of(training), part.of(names))]
+
+
+def _part_blocks(quantizer: Quantizer, training: list[Tensor], names: list[str]) -> list[dict[str, Any]]:
     codebooks, codes = quantizer.codebooks, assign(quantizer, training)
     reports = []
     for block in codebooks.blocks():

@@ -18,6 +18,7 @@ from torch import Tensor
 from u2qt_model.quantizer import CodebookStack
 from u2qt_model.restarts import restart_dead, used_codes
 
+REVIVALS = 4  # at most
 PULL = 1.0  # of the codewords before, in slices: codes with few members stay near them
 
 
@@ -90,7 +91,8 @@ def _count(pairs: Tensor, rows: Tensor, columns: Tensor) -> None:
 def refine_jointly(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float]) -> list[float]:
     """`joint_rounds` rounds on S samples (N, D): codes by beam, then codewords; keeps the round that measures least.
 
-    Returns what `measure` gave before and after each round.
+    Codes that the kept round left without a slice move onto one once more, where that measures no more. Returns what
+    `measure` gave before and after each round and each such move.
     """
     errors, best = [measure()], copy.deepcopy(codebooks.state_dict())
     for _ in range(codebooks.config.joint_rounds):
@@ -105,4 +107,19 @@ def refine_jointly(codebooks: CodebookStack, latents: list[Tensor], measure: Cal
         if errors[-1] < min(errors[:-1]):
             best = copy.deepcopy(codebooks.state_dict())
     codebooks.load_state_dict(best)
+    return errors + (_revived(codebooks, latents, measure, min(errors)) if codebooks.config.restart_dead else [])
+
+
+def _revived(codebooks: CodebookStack, latents: list[Tensor], measure: Callable[[], float], error: float) -> list[float]:
+    errors: list[float] = []
+    for _ in range(REVIVALS):
+        before = copy.deepcopy(codebooks.state_dict())
+        codes = [codebooks.encode(x, source) for source, x in enumerate(latents)]
+        moved = restart_dead(codebooks, latents, codes, used_codes(codebooks, codes))
+        if not any(map(len, moved)):
+            break
+        errors.append(measure())
+        if errors[-1] > min([error, *errors]):
+            codebooks.load_state_dict(before)
+            break
     return errors

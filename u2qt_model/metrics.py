@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+MARGIN_QUANTILES = (0.01, 0.1, 0.5, 0.9)
 
 
 def code_counts(codes: Array, size: int) -> NDArray[np.int64]:
@@ -38,6 +39,20 @@ def gini(counts: Array) -> float:
 def unique_sequence_rate(codes: Array) -> float:
     """Share of the distinct code sequences among (N, L) slices, 0 to 1; 0 for no slices."""
     return len(np.unique(codes, axis=0)) / len(codes) if len(codes) else 0.0
+
+
+def collision_rate(codes: Array, x: Array) -> float:
+    """Share of the distinct slices among (N, D) whose sequence (N, L) another of them has too, 0 to 1; 0 for no slices."""
+    if not len(x):
+        return 0.0
+    _, first = np.unique(x, axis=0, return_index=True)
+    _, sizes = np.unique(codes[first], axis=0, return_counts=True)
+    return float(sizes[sizes > 1].sum() / len(first))
+
+
+def margin_quantiles(margins: Array) -> list[list[float]]:
+    """(L, 4), MARGIN_QUANTILES of the margins (N, L) of each level; L empty lists for no slices."""
+    return [np.quantile(level, MARGIN_QUANTILES).tolist() if len(level) else [] for level in margins.astype(np.float64).T]
 
 
 def squared_errors(x: Array, reconstruction: Array) -> tuple[float, float]:

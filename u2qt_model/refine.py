@@ -4,6 +4,7 @@ S sources, L levels, K codes of a block, D dimensions, N_s slices of source s in
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class Refiner:
 
     def __init__(self, quantizer: ResidualQuantizer, latents: list[Tensor], config: TokenizerConfig) -> None:
         """`latents` S x (N, D) of the start give the moving averages their first weights."""
-        self._quantizer, self._codebooks, self._config = quantizer, quantizer.codebooks, config.quantizer
+        self._quantizer, self._codebooks, self._config = quantizer, quantizer.codebooks, quantizer.codebooks.config
         self._blocks = self._codebooks.blocks()
         self._moving = self._moving_codebooks(latents) if self._config.codebooks == "ema" else []
         weights: list[Tensor] = list(quantizer.parameters())
@@ -58,9 +59,10 @@ class Refiner:
             self._move_codebooks({source: latent.detach() for source, latent in latents.items()}, codes)
         return error, float(sum(x.square().sum() for x in present.values()))
 
-    def usage(self) -> float:
-        """Share of all codes given out since the epoch began."""
-        return float(torch.cat(self._used).float().mean())
+    def usage(self) -> tuple[int, int]:
+        """Codes given out since the epoch began, and codes that there are."""
+        used = torch.cat(self._used)
+        return int(used.sum()), len(used)
 
     def finish_epoch(self) -> None:
         """Solves for the codewords where they are joint, and moves the codes that the epoch didn't use."""
@@ -71,6 +73,24 @@ class Refiner:
         moved = restart_dead(self._codebooks, *self._recent, self._used)
         for moving, codes in zip(self._moving, moved, strict=False):
             moving.restarted(codes)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `load` goes on from after an epoch: the optimizer's moments and the moving averages."""
+        found = {f"moving.{index}.{name}": tensor for index, moving in enumerate(self._moving) for name, tensor in moving.state().items()}
+        if self._optimizer is not None:
+            moments = self._optimizer.state_dict()["state"]
+            found |= {f"optimizer.{index}.{name}": tensor for index, inside in moments.items() for name, tensor in inside.items()}
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for index, moving in enumerate(self._moving):
+            moving.load(_under(f"moving.{index}.", state))
+        if self._optimizer is not None:
+            described = self._optimizer.state_dict()
+            numbers = sorted({int(name.split(".")[1]) for name in state if name.startswith("optimizer.")})
+            described["state"] = {number: _under(f"optimizer.{number}.", state) for number in numbers}
+            self._optimizer.load_state_dict(described)
 
     def close(self) -> None:
         """Training is over: the codebooks need no gradients any more."""
@@ -133,6 +153,10 @@ class Refiner:
     def _error(self, present: dict[int, Tensor], codes: dict[int, Tensor]) -> float:
         """As the codes give it, before the step changes the weights for the next one."""
         return float(sum((self._quantizer.reconstruct(codes[source], source) - x).square().sum() for source, x in present.items()))
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _inside(codes: Tensor, level: int, first: int, size: int) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,8 @@ class Tokenizer:
         self.layout, self.config, self.metrics = layout, config, metrics
         self.vocabulary = Vocabulary.of(layout, config.quantizer)
         self._model = model.eval().requires_grad_(False)
-        self._model.quantizer.codebooks.freeze()
+        for part in self._model.quantizers:
+            part.quantizer.codebooks.freeze()
         self._embedder = embedder
 
     @cached_property
@@ -75,16 +76,17 @@ class Tokenizer:
 
     def describe(self) -> dict[str, Any]:
         """What layout.json says: fingerprint, catalog, sources, and the numbering of tokens."""
-        sources = to_plain(self.layout)["sources"]
+        sources = [{**source, "levels": self.vocabulary.describe_levels(source["name"])} for source in to_plain(self.layout)["sources"]]
         about = {
             "fingerprint": self.fingerprint,
             "catalog": self.layout.catalog,
             "hash_buckets": self.layout.hash_buckets,
         }
-        return {**about, "sources": sources, "stage1": self.config.stage1, "quantizer": self.config.quantizer.kind, **self.vocabulary.describe()}
+        numbering = {"num_levels": self.vocabulary.num_levels, "vocabulary_size": self.vocabulary.size}
+        return {**about, "sources": sources, "stage1": self.config.stage1, "quantizer": self.config.quantizer.kind, **numbering}
 
     def encode(self, batch: FeatureBatch) -> Codes:
-        """int16 (B, S, L), -1 in every level of a source that is absent or was never trained."""
+        """int16 (B, S, L), -1 in every level of a source that is absent or was never trained, and below a source's last level."""
         return self._encode(batch, margins=False)[0]
 
     def encode_with_margins(self, batch: FeatureBatch) -> tuple[Codes, Floats]:
@@ -102,12 +104,27 @@ class Tokenizer:
         """
         self.vocabulary.check_codes(codes)
         vectors = np.zeros((*codes.shape[:2], self.config.encoder.code_dim), np.float32)
+        quantizers = self._model.quantizers
         with torch.inference_mode(), fixed_threads(self.config.encoding.threads):
             for source in range(codes.shape[1]):
                 rows = np.flatnonzero(codes[:, source, 0] >= 0)
                 for block in self._blocks(rows):
-                    padded = self._padded(codes[block, source].astype(np.int64))
-                    vectors[block, source] = self._model.quantizer.reconstruct(padded, source)[: len(block)].numpy()
+                    padded = self._padded(codes[block, source, : quantizers.num_levels(source)].astype(np.int64))
+                    vectors[block, source] = quantizers.reconstruct(padded, source)[: len(block)].numpy()
+        return vectors
+
+    def token_vectors(self) -> Floats:
+        """float32 (vocabulary size, D), the codeword of each token id; zeros for a code that is never given out.
+
+        In the space in which codewords are summed, which the decoder turns into that of `decode`.
+        """
+        vectors = np.zeros((self.vocabulary.size, self.config.encoder.code_dim), np.float32)
+        for part in self._model.quantizers:
+            names = part.of(self.layout.source_names)
+            for block in part.quantizer.codebooks.blocks():
+                codewords, is_open = part.quantizer.codebooks.block(block)
+                first = self.vocabulary.token_id(None if block.source is None else names[block.source], block.level + 1, block.first)
+                vectors[first : first + block.size] = torch.where(is_open[:, None], codewords, 0.0).numpy()
         return vectors
 
     def project(self, batch: FeatureBatch) -> Floats:
@@ -124,14 +141,15 @@ class Tokenizer:
         shape = (batch.num_users, len(self.layout.sources), self.vocabulary.num_levels)
         codes = np.full(shape, -1, np.int16)
         gaps = np.zeros(shape if margins else (0, 0, 0), np.float32)
+        quantizers = self._model.quantizers
         with torch.inference_mode(), fixed_threads(self.config.encoding.threads):
             for source, block in self._work(batch):
                 distinct, inverse = self._embedder.distinct(batch, source, block)
                 projected = self._model.project(self._padded(distinct), source)
-                found = self._model.quantizer.encode(projected, source)
-                codes[block, source] = found.numpy()[inverse]
+                found = quantizers.encode(projected, source)
+                codes[block, source, : found.shape[1]] = found.numpy()[inverse]
                 if margins:
-                    gaps[block, source] = self._model.quantizer.margins(projected, found, source).numpy()[inverse]
+                    gaps[block, source, : found.shape[1]] = quantizers.margins(projected, found, source).numpy()[inverse]
         return codes, gaps
 
     def _work(self, batch: FeatureBatch) -> list[tuple[int, NDArray[np.int64]]]:

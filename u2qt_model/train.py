@@ -8,7 +8,6 @@ machine: same fingerprint. Where stage 1 is a Q-Former, `train_qformer` comes be
 B users, S sources, D code dimension.
 """
 
-import copy
 import dataclasses
 import math
 import time
@@ -31,12 +30,15 @@ from u2qt_model.model import TokenizerModel
 from u2qt_model.qformer import QFormer
 from u2qt_model.qformer_embedder import QFormerEmbedder
 from u2qt_model.refine import Refiner
+from u2qt_model.refiners import Refiners
 from u2qt_model.residual_quantizer import ResidualQuantizer
 from u2qt_model.stage_one import slice_embedder
 from u2qt_model.threads import fixed_threads
 from u2qt_model.tokenizer import Tokenizer
 from u2qt_model.train_qformer import QFormerState, train_qformer
+from u2qt_model.training_state import RunFile
 
+QUANTIZERS = ("quantizer", "profile_quantizer")  # of a TokenizerModel
 OpenStream = Callable[[], Iterator[FeatureBatch]]
 
 
@@ -59,14 +61,31 @@ def train(
     config: TokenizerConfig,
     open_stream: OpenStream,
     progress: Callable[[Progress], None] = lambda progress: None,
+    run_file: RunFile | None = None,
 ) -> Tokenizer:
-    """A trained tokenizer with its metrics.
+    """A trained tokenizer with its metrics. With `run_file` a killed run goes on after its last finished epoch.
 
     A source without a slice is left untrained (`Tokenizer.untrained_sources`). Raises TrainingError for a stream
     without any slice, or without user ids while `held_out_share` > 0, and for an epoch that diverges.
     """
     with fixed_threads(config.training.threads):
-        return _Training(layout, config, open_stream, progress).run()
+        return _Training(layout, config, open_stream, progress, run_file).run()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """What a run is after its start, and after each epoch."""
+
+    training: list[Tensor]  # S x (N, D), the reservoirs, projected
+    measured: list[Tensor]  # S x (N, D), held out where there are any
+    best: dict[str, Tensor]  # the quantizer's weights of the lowest held-out error
+    by_round: list[float]
+    by_epoch: list[float]
+    users: int
+    slices: list[int]  # per source
+    held_out_slices: list[int]
+    share: float  # of the users, held out
+    learnt: dict[str, Any]  # what stage 1 says of its training
 
 
 class _Training:
@@ -78,14 +97,30 @@ class _Training:
         config: TokenizerConfig,
         open_stream: OpenStream,
         progress: Callable[[Progress], None],
+        run_file: RunFile | None,
     ) -> None:
         self._layout, self._config, self._open_stream, self._progress = layout, config, open_stream, progress
+        self._run_file = run_file
         self._embedder = slice_embedder(layout, config)
         self._model = TokenizerModel(layout, config, self._embedder)
         self._share = config.training.held_out_share
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Tokenizer:
+        run, refined = self._resumed() or (self._begun(), {})
+        refiners = self._refiners(run)
+        if refiners:
+            if refined:
+                refiners.load(refined)
+            else:
+                self._keep(run, refiners)
+            self._timed("epochs", lambda: self._epochs(refiners, run))
+            refiners.close()
+            self._load_best(run.best)
+        return Tokenizer(self._layout, self._config, self._model, self._embedder, self._metrics(run))
+
+    def _begun(self) -> _Run:
+        """Everything before the epochs."""
         learnt: dict[str, Any] = {}
         if isinstance(self._embedder, QFormerEmbedder):
             network = self._embedder.network
@@ -95,20 +130,68 @@ class _Training:
         training = self._projected([source.training.rows() for source in sample.sources])
         held_out = self._projected([source.held_out.rows() for source in sample.sources])
         measured = [unseen if len(unseen) else seen for unseen, seen in zip(held_out, training, strict=True)]
-        quantizer = self._model.quantizer
         generator = torch.Generator().manual_seed(self._config.training.seed)
-        self._timed("start", lambda: start_codebooks(quantizer.codebooks, training, generator))
-        by_round = [total_error(quantizer, measured)]
-        if quantizer.trainable and self._config.quantizer.joint_rounds:
-            by_round = self._timed("joint_rounds", lambda: refine_jointly(quantizer.codebooks, training, lambda: total_error(quantizer, measured)))
-        by_epoch = [min(by_round)]
-        self._progress(Progress(phase="start", epoch=0, step=0, users=sample.users, users_per_second=0.0, error=by_epoch[0]))
-        if isinstance(quantizer, ResidualQuantizer):
-            refiner = Refiner(quantizer, training, self._config)
-            self._timed("epochs", lambda: self._epochs(quantizer, refiner, measured, by_epoch))
-            refiner.close()
-        metrics = {**self._metrics(sample, training, measured, by_round, by_epoch), **learnt}
-        return Tokenizer(self._layout, self._config, self._model, self._embedder, metrics)
+        self._timed("start", lambda: self._start(training, generator))
+        by_round = [total_error(self._model.quantizers, measured)]
+        if any(part.quantizer.trainable for part in self._model.quantizers) and self._config.quantizer.joint_rounds:
+            by_round = self._timed("joint_rounds", lambda: self._joint_rounds(training, measured))
+        run = _Run(
+            training=training,
+            measured=measured,
+            best=self._weights(),
+            by_round=by_round,
+            by_epoch=[min(by_round)],
+            users=sample.users,
+            slices=[source.moments.count + source.held_out_slices for source in sample.sources],
+            held_out_slices=[source.held_out_slices for source in sample.sources],
+            share=self._share,
+            learnt=learnt,
+        )
+        self._progress(Progress(phase="start", epoch=0, step=0, users=run.users, users_per_second=0.0, error=run.by_epoch[0]))
+        return run
+
+    def _resumed(self) -> tuple[_Run, dict[str, Tensor]] | None:
+        """The run of the file, and its refiner's state."""
+        found = self._run_file.read() if self._run_file is not None else None
+        if found is None:
+            return None
+        tensors, facts = found
+        self._model.load_state_dict(_under("model.", tensors))
+        sources = range(len(self._layout.sources))
+        sides = ([tensors[f"{side}.{source}"] for source in sources] for side in ("training", "measured"))
+        run = _Run(training=next(sides), measured=next(sides), best=_under("best.", tensors), **facts)
+        self._share = run.share
+        return run, _under("refiner.", tensors)
+
+    def _start(self, training: list[Tensor], generator: torch.Generator) -> None:
+        for part in self._model.quantizers:
+            start_codebooks(part.quantizer.codebooks, part.of(training), generator)
+
+    def _joint_rounds(self, training: list[Tensor], measured: list[Tensor]) -> list[float]:
+        """One quantizer after the other, the error that of all sources."""
+        quantizers = self._model.quantizers
+        rounds = [refine_jointly(part.quantizer.codebooks, part.of(training), lambda: total_error(quantizers, measured)) for part in quantizers]
+        return [error for found in rounds for error in found]
+
+    def _refiners(self, run: _Run) -> Refiners:
+        return Refiners([(part, Refiner(part.quantizer, part.of(run.training), self._config)) for part in self._model.quantizers
+                         if isinstance(part.quantizer, ResidualQuantizer)])  # fmt: skip
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of all quantizers' weights, by their names in the model."""
+        return {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items() if name.partition(".")[0] in QUANTIZERS}
+
+    def _load_best(self, weights: dict[str, Tensor]) -> None:
+        self._model.load_state_dict(self._model.state_dict() | weights)
+
+    def _keep(self, run: _Run, refiner: Refiners) -> None:
+        if self._run_file is None:
+            return
+        parts = {"model": self._model.state_dict(), "best": run.best, "refiner": refiner.state()}
+        tensors = {f"{part}.{name}": tensor for part, inside in parts.items() for name, tensor in inside.items()}
+        tensors |= {f"training.{source}": x for source, x in enumerate(run.training)} | {f"measured.{source}": x for source, x in enumerate(run.measured)}
+        facts = {name: getattr(run, name) for name in ("by_round", "by_epoch", "users", "slices", "held_out_slices", "share", "learnt")}
+        self._run_file.write(tensors, facts)
 
     def _train_qformer(self, network: QFormer) -> dict[str, Any]:
         """Frozen afterwards: what follows reads its embeddings only."""
@@ -143,21 +226,21 @@ class _Training:
     def _projected(self, embeddings: list[Any]) -> list[Tensor]:
         return [self._model.project(torch.from_numpy(rows), source) for source, rows in enumerate(embeddings)]
 
-    def _epochs(self, quantizer: ResidualQuantizer, refiner: Refiner, measured: list[Tensor], by_epoch: list[float]) -> None:
-        """Appends each epoch's held-out error to `by_epoch`; leaves the weights of the best."""
-        best = copy.deepcopy(quantizer.state_dict())
-        for epoch in range(1, self._config.training.epochs + 1):
+    def _epochs(self, refiner: Refiners, run: _Run) -> None:
+        """Appends each epoch's held-out error to `run.by_epoch`, and keeps the best weights in it."""
+        for epoch in range(len(run.by_epoch), self._config.training.epochs + 1):
             refiner.start_epoch(epoch)
             self._epoch(refiner, epoch)
             refiner.finish_epoch()
-            by_epoch.append(total_error(quantizer, measured))
-            if not math.isfinite(by_epoch[-1]):
-                raise TrainingError(f"epoch {epoch}: found error {by_epoch[-1]}, expected a finite one; lower training.learning_rate or quantizer.commitment")
-            if by_epoch[-1] < min(by_epoch[:-1]):
-                best = copy.deepcopy(quantizer.state_dict())
-        quantizer.load_state_dict(best)
+            error = total_error(self._model.quantizers, run.measured)
+            if not math.isfinite(error):
+                raise TrainingError(f"epoch {epoch}: found error {error}, expected a finite one; lower training.learning_rate or quantizer.commitment")
+            if error < min(run.by_epoch):
+                run.best = self._weights()
+            run.by_epoch.append(error)
+            self._keep(run, refiner)
 
-    def _epoch(self, refiner: Refiner, epoch: int) -> None:
+    def _epoch(self, refiner: Refiners, epoch: int) -> None:
         rng = np.random.default_rng((self._config.training.seed, epoch))
         meter = _Meter(self._progress, "epoch", epoch)
         for batch in self._open_stream():
@@ -184,27 +267,28 @@ class _Training:
     def _projected_one(self, embeddings: Any, source: int) -> Tensor:
         return self._model.project(torch.from_numpy(embeddings), source)
 
-    def _metrics(self, sample: FirstPass, training: list[Tensor], measured: list[Tensor], by_round: list[float], by_epoch: list[float]) -> dict[str, Any]:
-        names, quantizer = self._layout.source_names, self._model.quantizer
-        reports = source_reports(quantizer, training, measured)
+    def _metrics(self, run: _Run) -> dict[str, Any]:
+        names, quantizers = self._layout.source_names, self._model.quantizers
+        reports = source_reports(quantizers, run.training, run.measured)
         sources = {
             name: {
-                "slices": source.moments.count + source.held_out_slices,
-                "held_out_slices": source.held_out_slices,  # 0: the errors are those of the training sample
+                "slices": run.slices[index],
+                "held_out_slices": run.held_out_slices[index],  # 0: the errors are those of the training sample
                 "kept_variance": float(self._model.projection(index).kept_variance),
                 **reports[index],
             }
-            for index, (name, source) in enumerate(zip(names, sample.sources, strict=True))
+            for index, name in enumerate(names)
         }
         return {
-            "users": sample.users,
-            "held_out_error": min(by_epoch),
-            "held_out_error_by_joint_round": by_round,  # 0 is the start
-            "held_out_error_by_epoch": by_epoch,  # 0 is before the epochs
-            "kept_epoch": by_epoch.index(min(by_epoch)),
+            "users": run.users,
+            "held_out_error": min(run.by_epoch),
+            "held_out_error_by_joint_round": run.by_round,  # 0 is the start
+            "held_out_error_by_epoch": run.by_epoch,  # 0 is before the epochs
+            "kept_epoch": run.by_epoch.index(min(run.by_epoch)),
             "sources": sources,
-            "codebooks": block_reports(quantizer, training, names),
+            "codebooks": block_reports(quantizers, run.training, names),
             "seconds": self._seconds,
+            **run.learnt,
         }
 
     def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
@@ -237,3 +321,7 @@ class _Meter:
                 users_per_second=speed, error=error, usage=usage,
             )
         )  # fmt: skip
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -15,14 +15,14 @@ AS WITH layouts AS (
     tokenizer_version,
     from_json(
       layout,
-      'sources ARRAY<STRUCT<name: STRING>>, levels ARRAY<STRUCT<level: INT, shared_size: INT, codebook_size: INT>>'
+      'sources ARRAY<STRUCT<name: STRING, levels: ARRAY<STRUCT<level: INT, shared_size: INT, codebook_size: INT>>>>'
     ) AS layout
   FROM tokenizers
 ), codebooks AS (
-  SELECT tokenizer_version, source, codebook.level, codebook.shared, codebook.shared_size, codebook.codebook_size
+  SELECT tokenizer_version, source.name AS source, codebook.level, codebook.shared, codebook.shared_size, codebook.codebook_size
   FROM layouts
-  LATERAL VIEW explode(layout.sources.name) AS source
-  LATERAL VIEW explode(flatten(transform(layout.levels, l -> filter(array(
+  LATERAL VIEW explode(layout.sources) AS source
+  LATERAL VIEW explode(flatten(transform(source.levels, l -> filter(array(
     named_struct('level', l.level, 'shared', true, 'shared_size', l.shared_size, 'codebook_size', l.shared_size),
     named_struct('level', l.level, 'shared', false, 'shared_size', l.shared_size, 'codebook_size', l.codebook_size - l.shared_size)
   ), codebook -> codebook.codebook_size > 0)))) AS codebook

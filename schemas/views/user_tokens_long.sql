@@ -28,13 +28,13 @@ FROM (
     position + 1 AS level,
     code,
     element_at((
-      SELECT map_from_entries(transform(
-        from_json(any_value(layout), 'levels ARRAY<STRUCT<level: INT, shared_size: INT>>').levels,
-        l -> struct(l.level, l.shared_size)
-      ))
+      SELECT map_from_entries(flatten(transform(
+        from_json(any_value(layout), 'sources ARRAY<STRUCT<name: STRING, levels: ARRAY<STRUCT<level: INT, shared_size: INT>>>>').sources,
+        s -> transform(s.levels, l -> struct(concat_ws('/', s.name, l.level), l.shared_size))
+      )))
       FROM tokenizers
       WHERE tokenizer_version = (SELECT max_by(tokenizer_version, seq) FROM promotions)
-    ), position + 1) AS shared_size
+    ), concat_ws('/', source, position + 1)) AS shared_size
   FROM (
     SELECT user_id, ds, tokenizer_version, slice.source, posexplode(slice.codes) AS (position, code)
     FROM (

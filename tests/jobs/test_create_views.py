@@ -20,7 +20,7 @@ from schemas.errors import IdentifierError
 
 LEVELS = [{"level": 1, "shared_size": 4, "codebook_size": 4}, {"level": 2, "shared_size": 0, "codebook_size": 400}]
 SOURCES = ("bill", "mini_program", "spm", "app", "search", "profile")
-LAYOUT = json.dumps({"fingerprint": "f", "catalog": "six_sources", "sources": [{"name": s, "kind": "x"} for s in SOURCES], "num_levels": 2, "levels": LEVELS})
+LAYOUT = json.dumps({"fingerprint": "f", "catalog": "six_sources", "sources": [{"name": s, "kind": "x", "levels": LEVELS} for s in SOURCES]})
 TOKENS = [  # user_id, ds, tokenizer_version, bill_codes, search_codes; the other sources are NULL
     ("a", date(2026, 1, 1), "v1", [1, 391], [1, 7]),
     ("a", date(2026, 1, 2), "v1", None, [2, 7]),
@@ -117,15 +117,16 @@ def test_the_long_view_has_a_row_per_code_with_its_name(published: Context) -> N
 def test_a_level_that_the_layout_does_not_know_has_no_name(published: Context) -> None:
     """NULL rather than a name that could be another token's."""
     published.lake.replace("promotions", published.spark.sql("SELECT 9L seq, 'v2' tokenizer_version, '' reason, 'r' run_id"), Where(equals=(("seq", "9"),)), {})
-    short = published.lake.read("tokenizers").withColumn("layout", F.lit(json.dumps({"sources": [], "levels": LEVELS[:1]})))
+    short = published.lake.read("tokenizers").withColumn("layout", F.lit(json.dumps({"sources": [{"name": "bill", "levels": LEVELS[:1]}]})))
     short.write.format("delta").mode("overwrite").save(published.lake.path("tokenizers"))
     assert rows(published.spark.sql("SELECT level, token FROM user_tokens_long ORDER BY level")) == [(1, "<shared_1_0000>"), (2, None)]
+    assert rows(published.spark.sql("SELECT tokens, text FROM user_token_sequences")) == [(2, None)]
 
 
 def test_in_layout_width_a_level_has_shared_and_own_names(published: Context) -> None:
     """Codes below shared_size are shared; the usage of the two codebooks of a level is counted apart."""
     wide = [{"level": level, "shared_size": 4, "codebook_size": 400} for level in (1, 2)]
-    layout = json.dumps({**json.loads(LAYOUT), "levels": wide})
+    layout = json.dumps({"sources": [{"name": s, "levels": wide} for s in SOURCES]})
     published.lake.read("tokenizers").withColumn("layout", F.lit(layout)).write.format("delta").mode("overwrite").save(published.lake.path("tokenizers"))
     found = published.spark.sql("SELECT level, code, token FROM user_tokens_long WHERE source = 'bill' AND user_id IN ('a', 'b') AND ds >= '2026-01-01'")
     assert sorted(rows(found)) == [(1, 1, "<shared_1_0001>"), (1, 3, "<shared_1_0003>"), (2, 0, "<shared_2_0000>"), (2, 391, "<bill_2_0391>")]

@@ -10,9 +10,10 @@ from jobs import quality
 from jobs.errors import BadInput
 
 LAYOUT: dict[str, Any] = {
-    "sources": [{"name": "a", "kind": "events"}, {"name": "p", "kind": "profile"}],
-    "num_levels": 2,
-    "levels": [{"level": 1, "shared_size": 4, "codebook_size": 4}, {"level": 2, "shared_size": 0, "codebook_size": 8}],
+    "sources": [
+        {"name": "a", "kind": "events", "levels": [{"level": 1, "codebook_size": 4}, {"level": 2, "codebook_size": 8}]},
+        {"name": "p", "kind": "profile", "levels": [{"level": 1, "codebook_size": 16}]},
+    ],
 }
 FEATURES: dict[str, Any] = {
     "sources": [

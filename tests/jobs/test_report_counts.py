@@ -23,6 +23,6 @@ def test_bins_hold_every_user_once_and_the_last_is_open(spark: SparkSession) -> 
 def test_codes_outside_their_codebook_are_told_apart(spark: SparkSession) -> None:
     """Too large, negative, and of a level that the layout lacks; an absent slice counts nowhere."""
     rows = [([0, 4],), ([0, 3],), ([1, -1],), ([2, 0, 0],), (None,)]
-    found = counts.code_multiplicities(spark.createDataFrame(rows, "bill_codes ARRAY<SMALLINT>"), {1: 4, 2: 4}, ("bill",))
+    found = counts.code_multiplicities(spark.createDataFrame(rows, "bill_codes ARRAY<SMALLINT>"), {("bill", 1): 4, ("bill", 2): 4}, ("bill",))
     listed = sorted((row.level, row.inside, row.slices, row.codes) for row in found.collect())
     assert listed == [(1, True, 1, 2), (1, True, 2, 1), (2, False, 1, 2), (2, True, 1, 2), (3, False, 1, 1)]

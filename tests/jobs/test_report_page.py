@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from jobs import report_page
-from jobs.report_model import Audit, DayReport, Delivery
+from jobs.report_model import Audit, DayReport, Delivery, LevelQuality, SourceQuality, TokenizerInfo
 
 EMPTY = DayReport(
     ds=date(2026, 1, 14),
@@ -18,6 +18,7 @@ EMPTY = DayReport(
     tokenizer=None,
     encoded=0,
     published=0,
+    quality=(),
     usage=(),
     usage_table="staged_user_tokens",
     audit=None,
@@ -25,6 +26,7 @@ EMPTY = DayReport(
     stages=(),
     table_versions=(),
 )
+TOKENIZER = TokenizerInfo(version="v1", fingerprint="ab", trained_from=date(2024, 1, 1), trained_through=date(2024, 1, 2), promoted=True)
 FAILED = Audit(success=False, evaluated=9, rows=5, staged_version=3, suite_hash="ab", failures="[]", audits=1)
 BLOCKED = Delivery(source="bill", rows_in=0, clean=0, quarantined=0, duplicates=0, blocked=True)
 
@@ -91,3 +93,15 @@ def test_of_a_failure_only_known_fields_are_shown() -> None:
     page = report_page.render(replace(EMPTY, audit=audit))
     assert "codes_in_range" in page
     assert "canary" not in page
+
+
+def test_quality_of_the_tokenizer_is_on_the_page() -> None:
+    """Per level of a source, as training measured it; nothing where nothing was measured."""
+    level = LevelQuality(level=1, error=0.25, codes=512, dead=3, perplexity=400.4, gini=0.31, margin_p10=0.0123, margin_p50=None)
+    measured = SourceQuality(
+        source="bill", slices=12_345, unique_sequence_rate=0.5, collision_rate=0.01, levels=(level, replace(level, level=2, margin_p50=0.5))
+    )
+    page = report_page.render(replace(EMPTY, tokenizer=TOKENIZER, quality=(measured,)))
+    for shown in ("Quality of the tokenizer", "12,345 slices, 50% unique, 1% collide", "0.2500", "3 of 512", "400.4", "0.31", "0.0123, 0.5"):
+        assert shown in page
+    assert "Quality of the tokenizer" not in report_page.render(replace(EMPTY, tokenizer=TOKENIZER))

@@ -22,7 +22,9 @@ from u2qt_model.vocabulary import Vocabulary
 DS, BLOCKED, EMPTY = date(2026, 1, 14), date(2026, 1, 15), date(2026, 1, 16)
 CANARY = "canary<script>alert(1)</script>"
 NOON = datetime(2026, 1, 15, 4, 30, tzinfo=UTC)
+SOURCES = ("bill", "mini_program", "spm", "app", "search", "profile")
 LEVELS = [{"level": level, "shared_size": 4 if level <= 2 else 0, "codebook_size": 4} for level in (1, 2, 3, 4)]
+LAYOUT = json.dumps({"sources": [{"name": source, "levels": LEVELS} for source in SOURCES]})
 USERS = {  # user -> row hash, events per source
     f"user-{CANARY}": (11, {"bill": 2, "profile": 1}),
     "user-canary-2": (-22, {"bill": 1, "spm": 15}),
@@ -86,7 +88,18 @@ def fill(context: Context) -> None:
         append(
             context,
             "tokenizers",
-            [(version, f"fingerprint-{version}", "/c", DS, DS, json.dumps({"levels": LEVELS}), "{}", "r")],
+            [
+                (
+                    version,
+                    f"fingerprint-{version}",
+                    "/c",
+                    DS,
+                    DS,
+                    LAYOUT,
+                    "{}",
+                    "r",
+                )
+            ],
         )
     append(context, "promotions", [(1, "v1", "first", "r")])
     outside = {**CODES, "user-canary-3": {"spm": [1, 2, 3, 9]}}

@@ -1,14 +1,18 @@
 """A quantizer measured: chunks don't matter, sources without slices are zeros, the report has every level."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from u2qt_model import evaluation
 from u2qt_model.config import QuantizerConfig
-from u2qt_model.evaluation import assign, block_reports, errors, source_reports, total_error
+from u2qt_model.evaluation import assign, block_reports, errors, level_use, source_reports, total_error
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.rq_kmeans import RqKmeans
+from u2qt_model.source_quantizers import alone
 
 
 def _x(seed: int, rows: int = 60) -> Tensor:
@@ -44,26 +48,39 @@ def test_errors_are_per_source_and_level(quantizer: RqKmeans) -> None:
 
 def test_total_error_weighs_all_slices(quantizer: RqKmeans) -> None:
     """Between the sources' own errors; 0 where there is nothing."""
-    first, second = (total_error(quantizer, [x, y]) for x, y in ((_x(1), _x(2)[:0]), (_x(1)[:0], _x(2))))
-    assert min(first, second) <= total_error(quantizer, [_x(1), _x(2)]) <= max(first, second)
-    assert total_error(quantizer, [_x(1)[:0], _x(2)[:0]]) == 0
+    first, second = (total_error(alone(quantizer), [x, y]) for x, y in ((_x(1), _x(2)[:0]), (_x(1)[:0], _x(2))))
+    assert min(first, second) <= total_error(alone(quantizer), [_x(1), _x(2)]) <= max(first, second)
+    assert total_error(alone(quantizer), [_x(1)[:0], _x(2)[:0]]) == 0
 
 
 def test_source_report_has_every_level(quantizer: RqKmeans) -> None:
     """Errors of the held-out slices, use by the training sample."""
-    reports = source_reports(quantizer, [_x(1), _x(2)[:0]], [_x(3), _x(2)[:0]])
+    reports = source_reports(alone(quantizer), [_x(1), _x(2)[:0]], [_x(3), _x(2)[:0]])
     first, second = reports[0]["relative_squared_error"]
     assert 0 < second < first < 1
     assert [level["usage"] > 0.9 for level in reports[0]["levels"]] == [True, True]
+    unused = {"usage": 0.0, "perplexity": 0.0, "dead_codes": 8, "gini": 0.0}
     assert reports[1] == {
         "relative_squared_error": [0.0, 0.0],
         "unique_sequence_rate": 0.0,
-        "levels": [{"usage": 0.0, "perplexity": 0.0, "dead_codes": 8, "gini": 0.0}] * 2,
+        "collision_rate": 0.0,
+        "margin_quantiles": [[], []],
+        "levels": [{**unused, "codebooks": {name: {"codebook_size": 8, **unused}}} for name in ("shared", "own")],
     }
+    assert 0 <= reports[0]["collision_rate"] < 1
+    assert all(low <= high for level in reports[0]["margin_quantiles"] for low, high in pairwise(level))
+
+
+def test_a_level_s_shared_and_own_codes_are_counted_apart() -> None:
+    """In width a level has both; own codes follow the shared ones."""
+    config = QuantizerConfig(layout="width", codebook_size=4, own_size=2, shared_levels=1, own_levels=1)
+    found = level_use(np.array([0, 0, 1, 4]), config, 0)
+    assert (found["usage"], found["dead_codes"]) == (0.5, 3)
+    assert {name: (use["codebook_size"], use["dead_codes"]) for name, use in found["codebooks"].items()} == {"shared": (4, 2), "own": (2, 1)}
 
 
 def test_block_report_counts_a_shared_codebook_once(quantizer: RqKmeans) -> None:
     """The shared one by all sources' slices, an own one by its source's."""
-    reports = block_reports(quantizer, [_x(1), _x(2)[:0]], ("bill", "app"))
+    reports = block_reports(alone(quantizer), [_x(1), _x(2)[:0]], ("bill", "app"))
     assert [(report["codebook"], report["level"]) for report in reports] == [("shared", 1), ("bill", 2), ("app", 2)]
     assert [report["dead_codes"] for report in reports[1:]] == [0, 8]

@@ -5,8 +5,10 @@ import pytest
 
 from u2qt_model.metrics import (
     code_counts,
+    collision_rate,
     gini,
     level_report,
+    margin_quantiles,
     perplexity,
     relative_squared_error,
     squared_errors,
@@ -45,6 +47,21 @@ def test_unique_sequence_rate_counts_distinct_rows() -> None:
     """Equal rows are one; no rows are 0."""
     assert unique_sequence_rate(np.array([[1, 2], [1, 2], [2, 1], [0, 0]])) == 0.75
     assert unique_sequence_rate(np.zeros((0, 2), int)) == 0
+
+
+def test_collisions_are_of_slices_that_differ() -> None:
+    """Of three distinct slices two share a sequence; a slice that comes twice doesn't collide with itself."""
+    x = np.array([[0.0], [0.0], [1.0], [2.0]])
+    assert collision_rate(np.array([[1, 2], [1, 2], [1, 2], [3, 0]]), x) == pytest.approx(2 / 3)
+    assert collision_rate(np.array([[1, 2], [1, 2], [0, 2], [3, 0]]), x) == 0
+    assert collision_rate(np.zeros((0, 2), int), x[:0]) == 0
+
+
+def test_margin_quantiles_are_per_level() -> None:
+    """1st, 10th, 50th and 90th percentile; none without slices, the largest float32 stays finite."""
+    margins = np.stack([np.linspace(0, 100, 101), np.full(101, np.finfo(np.float32).max)], axis=1).astype(np.float32)
+    assert margin_quantiles(margins) == [pytest.approx([1, 10, 50, 90]), [pytest.approx(3.4028235e38)] * 4]
+    assert margin_quantiles(margins[:0]) == [[], []]
 
 
 def test_error_is_relative_to_the_training_mean() -> None:

@@ -9,6 +9,7 @@ from u2qt_model.errors import CodesError
 from u2qt_model.vocabulary import Token, Vocabulary
 
 WORDS = Vocabulary(sources=("bill", "bill_2"), shared_sizes=(500, 0, 0), own_sizes=(0, 500, 500))
+APART = Vocabulary(sources=("bill", "profile"), shared_sizes=(4, 0), own_sizes=(0, 6), apart={"profile": (8, 8, 8)})
 WIDE = Vocabulary(sources=("bill", "app"), shared_sizes=(10, 10), own_sizes=(4, 4))
 SHAPES = st.lists(st.tuples(st.sampled_from([0, 2, 32, 32768]), st.sampled_from([0, 3, 32])).filter(any), min_size=1, max_size=5).flatmap(
     lambda sizes: st.builds(
@@ -16,6 +17,7 @@ SHAPES = st.lists(st.tuples(st.sampled_from([0, 2, 32, 32768]), st.sampled_from(
         sources=st.sampled_from([("a",), ("a", "b_1"), ("a", "a_2", "c")]),
         shared_sizes=st.just(tuple(shared for shared, _ in sizes)),
         own_sizes=st.just(tuple(own for _, own in sizes)),
+        apart=st.sampled_from([{}, {"a": (7,)}, {"a": (7, 500, 1, 9, 9, 9)}]),
     )
 )
 
@@ -33,7 +35,8 @@ def test_ids_and_names_are_inverse_pairs(words: Vocabulary, data: st.DataObject)
 def test_codes_and_ids_are_inverse(words: Vocabulary, seed: int) -> None:
     """Codes (B, S, L) come back; absent slices stay -1."""
     rng = np.random.default_rng(seed)
-    codes = rng.integers(0, np.minimum(words.sizes, 32768), (4, len(words.sources), words.num_levels)).astype(np.int16)
+    shape = (4, len(words.sources), words.num_levels)
+    codes = np.where(words.sizes > 0, rng.integers(0, np.clip(words.sizes, 1, 32768), shape), -1).astype(np.int16)
     codes[rng.random(codes.shape[:2]) < 0.3] = -1
     ids = words.token_ids(codes)
     assert ids.max() < words.size
@@ -53,16 +56,23 @@ def test_names_and_ids_of_literal_tokens() -> None:
 
 def test_description_numbers_every_level() -> None:
     """What layout.json says of the levels."""
-    described = WORDS.describe()
-    assert (described["num_levels"], described["vocabulary_size"]) == (3, 2500)
-    assert described["levels"][0] == {
-        "level": 1,
-        "codebook_size": 500,
-        "shared_size": 500,
-        "shared_offset": 0,
-        "own_offsets": {"bill": 0, "bill_2": 1000},
-    }
-    assert described["levels"][2]["own_offsets"] == {"bill": 1000, "bill_2": 2000}
+    bill, second = WORDS.describe_levels("bill"), WORDS.describe_levels("bill_2")
+    assert (len(bill), WORDS.num_levels, WORDS.size) == (3, 3, 2500)
+    assert bill[0] == {"level": 1, "codebook_size": 500, "shared_size": 500, "shared_offset": 0, "own_offset": 0}
+    assert (bill[2]["own_offset"], second[2]["own_offset"]) == (1000, 2000)
+
+
+def test_a_source_apart_has_own_tokens_only() -> None:
+    """It reaches no shared code, and has as many levels as its own quantizer."""
+    assert APART.token_ids(np.array([[[3, 4, -1], [0, 1, 7]]])).tolist() == [[[3, 8, -1], [10, 19, 33]]]
+    assert APART.size == 34
+    assert APART.token_name("profile", 1, 0) == "<profile_1_0000>"
+    assert APART.names()[33] == "<profile_3_0007>"
+    for codes in ([[[3, 4, 0], [-1, -1, -1]]], [[[3, 4, -1], [1, 1, -1]]]):
+        with pytest.raises(CodesError):
+            APART.token_ids(np.array(codes))
+    with pytest.raises(CodesError, match="level: found 3, expected 1 to 2"):
+        APART.token_id("bill", 3, 0)
 
 
 def test_width_has_both_kinds_on_a_level() -> None:
@@ -72,7 +82,7 @@ def test_width_has_both_kinds_on_a_level() -> None:
     assert WIDE.token_ids(np.array([[[9, 10], [10, 13]]])).tolist() == [[[9, 24], [28, 35]]]
     assert WIDE.token(28) == Token(source="app", level=1, code=10)
     assert WIDE.size == 36
-    with pytest.raises(CodesError, match="source: found None"):
+    with pytest.raises(CodesError, match="code: found 10 of shared at level 1, expected 0 to 9"):
         WIDE.token_id(None, 1, 10)
 
 
