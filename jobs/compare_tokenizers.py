@@ -15,10 +15,9 @@ from pyspark.sql import functions as F
 
 from jobs.context import Context
 from jobs.delta_tables import Where, on_days
-from jobs.encode_users import ship
 from jobs.encoding import FrozenTokenizer
 from jobs.errors import BadInput
-from jobs.registered_tokenizers import Registered, find_registered, load_registered
+from jobs.registered_tokenizers import Registered, find_registered, load_registered, ship
 from schemas.keys import Days
 from u2qt_model import FeatureBatch, Tokenizer
 

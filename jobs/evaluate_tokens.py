@@ -114,7 +114,7 @@ def _sample(context: Context, question: Question) -> Sample:
 def _splits(sample: Sample, question: Question) -> tuple[Split, ...]:
     if question.horizon is None:
         return person_folds(sample.persons, sample.labels, folds=question.folds, seed=question.seed)
-    return time_splits(sample.moments, sample.labels, splits=question.folds, horizon=question.horizon // MICROSECOND)
+    return time_splits(sample.persons, sample.moments, sample.labels, splits=question.folds, horizon=question.horizon // MICROSECOND, seed=question.seed)
 
 
 def _on_same_rows(sample: Sample, tokens: Mapping[str, TokenFeatures], question: Question, cut: Cut) -> tuple[Sample, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Everything per user and day is made on executors and joined there by `point_in_time.join_tokens`; the driver receives one
 pooled row per sampled label. Each join's newest row is checked once more here, by other arithmetic than the join's.
-N labels, S sources, D code dimension, V tokens of a source.
+N labels, S sources, D code dimension, V tokens, a shared one counted once for each source.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ class TokenFeatures:
     """What one version says of N labels; rows without tokens say nothing."""
 
     has_tokens: NDArray[np.bool_]  # (N,)
-    tokens: sparse.csr_matrix  # (N, S * V + 2 S)
+    tokens: sparse.csr_matrix  # (N, V + 2 S)
     decoded: Floats  # (N, S * D + 2 S)
 
 
@@ -84,7 +84,7 @@ def token_features(sample: Sample, labels: DataFrame, tokens: DataFrame, superse
     number, lengths = len(sample.users), np.zeros(len(sample.users), np.int64)
     lengths[rows["label_id"]] = rows["positions"].map(len)
     parts = (_end_to_end(rows["weights"], np.float64), _end_to_end(rows["positions"], np.int64), np.concatenate([[0], np.cumsum(lengths)]))
-    matrix = sparse.csr_matrix(parts, shape=(number, version.sources * sum(version.tokenizer.vocabulary.sizes)))
+    matrix = sparse.csr_matrix(parts, shape=(number, int(version.tokenizer.vocabulary.sizes.sum())))
     active = _dense(rows, "activity", number, 2 * version.sources)
     return TokenFeatures(
         has_tokens=np.isin(np.arange(number), rows["label_id"]),

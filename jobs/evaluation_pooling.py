@@ -1,12 +1,13 @@
 """What runs in an executor's Python for `evaluate_tokens`: feature rows to vectors, and sequences pooled over a window.
 
 Knows nothing of tables. A pooled source is the mean of its slices with weights that halve every half window, so a drifting
-interest shows; tokens, decoded vectors and floats are pooled alike. B label rows, n slices, S sources, L levels, D code
-dimension, V token columns of a source: its levels' codes side by side.
+interest shows; tokens, decoded vectors and floats are pooled alike. B label rows, n slices, S sources, L levels of the
+source that has most, D code dimension, V tokens: each source's levels' codes side by side, one source after the other.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ class Slices:
     rows: NDArray[np.int64]  # (n,) position of the label in the batch
     sources: NDArray[np.int64]  # (n,)
     ages: NDArray[np.int64]  # (n,) days before the youngest day that the label may see
-    values: NDArray[np.float32] | NDArray[np.int16]  # (n, L) codes or (n, D) vectors
+    values: NDArray[Any]  # (n, L) codes, -1 below a source's last level, or (n, D) vectors
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, pooling: Pooling) -> "Slices":
@@ -60,9 +61,17 @@ class Slices:
         day = batch.column("day").cast(pa.int32()).to_numpy(zero_copy_only=False)
         ds = entries.field("ds").cast(pa.int32()).to_numpy(zero_copy_only=False)
         names = pc.index_in(entries.field("source"), value_set=pa.array(pooling.sources)).to_numpy(zero_copy_only=False)
-        values = codes.flatten().to_numpy(zero_copy_only=False)
-        width = len(values) // len(codes) if len(codes) else 1
-        return cls(rows=rows, sources=names.astype(np.int64), ages=day[rows].astype(np.int64) - pooling.lag_days - ds, values=values.reshape(-1, width))
+        ages = day[rows].astype(np.int64) - pooling.lag_days - ds
+        return cls(rows=rows, sources=names.astype(np.int64), ages=ages, values=_padded(codes))
+
+
+def _padded(lists: pa.ListArray) -> NDArray[Any]:
+    """(n, longest list), -1 after the end of a shorter one."""
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    padded = np.full((len(lengths), lengths.max(initial=1)), -1, values.dtype)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
+    return padded
 
 
 def mean_matrix(slices: Slices, num_rows: int, pooling: Pooling) -> sparse.csr_matrix:
@@ -90,18 +99,16 @@ def pooled_vectors(slices: Slices, num_rows: int, pooling: Pooling) -> Floats:
     return np.asarray(pooled, np.float32).reshape(num_rows, len(pooling.sources) * width)
 
 
-def pooled_tokens(slices: Slices, num_rows: int, sizes: tuple[int, ...], pooling: Pooling) -> sparse.csr_matrix:
-    """(B, S * V): how much of a source's weight each token has; the shares of a level sum to 1. `sizes` (L,) codes a level."""
-    count, levels = slices.values.shape if len(slices.values) else (0, len(sizes))
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    columns = slices.sources[:, None] * sum(sizes) + offsets + slices.values.reshape(count, levels)
-    one_hot = sparse.csr_matrix(
-        (np.ones(columns.size), columns.ravel(), np.arange(count + 1) * levels),
-        shape=(count, len(pooling.sources) * sum(sizes)),
-    )
-    over_sources = sparse.csr_matrix(
-        (np.ones(num_rows * len(pooling.sources)), (np.repeat(np.arange(num_rows), len(pooling.sources)), np.arange(num_rows * len(pooling.sources))))
-    )
+def pooled_tokens(slices: Slices, num_rows: int, sizes: NDArray[np.int64], pooling: Pooling) -> sparse.csr_matrix:
+    """(B, V): how much of a source's weight each token has; the shares of a level sum to 1. `sizes` (S, L) codes a level."""
+    first = np.cumsum(sizes).reshape(sizes.shape) - sizes
+    levels = slices.values.shape[1]
+    columns = first[slices.sources, :levels] + slices.values
+    given = slices.values >= 0
+    starts = np.concatenate([[0], np.cumsum(given.sum(axis=1))])
+    one_hot = sparse.csr_matrix((np.ones(given.sum()), columns[given], starts), shape=(len(columns), int(sizes.sum())))
+    sources = len(pooling.sources)
+    over_sources = sparse.csr_matrix((np.ones(num_rows * sources), np.arange(num_rows * sources), np.arange(num_rows + 1) * sources))
     return (over_sources @ (mean_matrix(slices, num_rows, pooling) @ one_hot)).tocsr()
 
 
@@ -110,7 +117,7 @@ def decoded(slices: Slices, tokenizer: Tokenizer) -> Slices:
     keys = np.concatenate([slices.sources[:, None], slices.values], axis=1).astype(np.int64)
     distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
     codes = np.full((len(distinct), len(tokenizer.layout.sources), tokenizer.vocabulary.num_levels), -1, np.int16)
-    codes[np.arange(len(distinct)), distinct[:, 0]] = distinct[:, 1:]
+    codes[np.arange(len(distinct)), distinct[:, 0], : slices.values.shape[1]] = distinct[:, 1:]
     vectors = tokenizer.decode(codes)[np.arange(len(distinct)), distinct[:, 0]]
     return Slices(rows=slices.rows, sources=slices.sources, ages=slices.ages, values=vectors[inverse.ravel()])
 
