@@ -127,16 +127,17 @@ def count_features(context: Context, sample: Sample, labels: DataFrame, versions
 
 def refuse_future_rows(rows: pd.DataFrame, sample: Sample, cut: Cut, what: str) -> None:
     """Raises `GateRefused` when a label (label_id) saw a day (newest_day) or a row (newest_available, microseconds) that it may not."""
-    zone = ZoneInfo(cut.time_zone)
-    for label_id, day, available in zip(rows["label_id"], rows["newest_day"], rows["newest_available"], strict=True):
-        moment = EPOCH + timedelta(microseconds=int(sample.moments[label_id]))
-        youngest = moment.astimezone(zone).date() - cut.lag
-        if day > youngest or available > sample.moments[label_id]:
-            seen = EPOCH + timedelta(microseconds=int(available))
-            raise GateRefused(
-                f"evaluate, {what}: the label of {moment} saw day {day}, available {seen}, expected days up to {youngest}, available by the label; "
-                "the future leaks into the features: no figure was computed; report this as a bug of the join"
-            )
+    moments = sample.moments[rows["label_id"].to_numpy()]
+    local = pd.to_datetime(moments, unit="us", utc=True).tz_convert(ZoneInfo(cut.time_zone)).tz_localize(None)
+    youngest = (local.normalize() - cut.lag).to_numpy()
+    late = (pd.to_datetime(rows["newest_day"]).to_numpy() > youngest) | (rows["newest_available"].to_numpy() > moments)
+    if late.any():
+        at = int(np.argmax(late))
+        seen, allowed = EPOCH + timedelta(microseconds=int(rows["newest_available"].iloc[at])), pd.Timestamp(youngest[at]).date()
+        raise GateRefused(
+            f"evaluate, {what}: the label of {EPOCH + timedelta(microseconds=int(moments[at]))} saw day {rows['newest_day'].iloc[at]}, available {seen}, "
+            f"expected days up to {allowed}, available by the label; the future leaks into the features: no figure was computed; report it as a bug"
+        )
 
 
 def days_seen(sample: Sample, cut: Cut) -> tuple[date, date]:

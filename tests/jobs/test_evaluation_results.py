@@ -1,5 +1,6 @@
 """Models and the whole of the figures on synthetic features: what is there is found, what is not there is not."""
 
+import sys
 from collections.abc import Mapping
 from io import StringIO
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from rich.console import Console
 from scipy import sparse
 
+from jobs.errors import Infrastructure
 from jobs.evaluation_metrics import Interval, measure, person_draws
-from jobs.evaluation_models import MODELS, out_of_split_scores
+from jobs.evaluation_models import MODELS, out_of_split_scores, require_installed
 from jobs.evaluation_results import Control, Evaluation, evaluate
 from jobs.evaluation_splits import Split, person_folds
 from jobs.show_evaluation import render
@@ -20,9 +22,9 @@ from jobs.show_evaluation import render
 def evaluation() -> Evaluation:
     """Floats know the label with noise; the tokens are their signs, a coarse code; counts are noise."""
     random = np.random.default_rng(3)
-    floats = random.normal(size=(600, 4))
-    labels = (floats[:, 0] + 0.5 * random.normal(size=600) > 0).astype(np.int64)
-    persons = np.arange(600)
+    floats = random.normal(size=(400, 4))
+    labels = (floats[:, 0] + 0.5 * random.normal(size=400) > 0).astype(np.int64)
+    persons = np.arange(400)
     coarse = np.sign(floats)
     features: Mapping[str, Any] = {
         "tokens a": sparse.csr_matrix(np.concatenate([coarse > 0, coarse < 0], axis=1).astype(np.float64)),
@@ -31,7 +33,7 @@ def evaluation() -> Evaluation:
         "tokens b": sparse.csr_matrix(coarse[:, 1:] > 0).astype(np.float64),
         "decoded b": coarse[:, 1:],
         "floats b": floats,
-        "counts": random.normal(size=(600, 3)),
+        "counts": random.normal(size=(400, 3)),
     }
     splits = person_folds(persons, labels, folds=5, seed=0)
     return evaluate(features, labels, persons, splits, models=tuple(MODELS), seed=0, about={"labels": "synthetic"})
@@ -104,6 +106,14 @@ def test_a_control_that_is_off_says_so() -> None:
     """Its interval must hold .5."""
     assert not Control(features="tokens a", auc=Interval(value=0.6, low=0.55, high=0.65)).passed
     assert Control(features="tokens a", auc=Interval(value=0.52, low=0.49, high=0.55)).passed
+
+
+def test_without_lightgbm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linear probe needs nothing more."""
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    require_installed(["linear"])
+    with pytest.raises(Infrastructure, match=r"pip install 'u2qt\[eval\]'"):
+        require_installed(["linear", "boosting"])
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
