@@ -17,7 +17,7 @@ from jobs.context import Context
 from jobs.errors import BadInput
 from jobs.evaluation_features import Cut, TokenFeatures, Version, count_features, float_features, token_features
 from jobs.evaluation_labels import Sample, require_both_classes, sampled
-from jobs.evaluation_models import MODELS
+from jobs.evaluation_models import MODELS, require_installed
 from jobs.evaluation_results import Evaluation, evaluate
 from jobs.evaluation_splits import Split, person_folds, time_splits
 from jobs.label_input import pinned_tokens, read_labels, refuse_labels_seen_in_training
@@ -68,6 +68,7 @@ class Question:
 def run(context: Context, question: Question, progress: Callable[[str], None] = lambda _: None) -> Evaluation:
     """Raises `BadInput` for labels that can't be evaluated, `GateRefused` when a feature knows the future."""
     question.check()
+    require_installed(question.models)
     with record_stage(context, "evaluate_tokens", None) as record:
         versions = [_version(context, name) for name in question.versions]
         sample = _sample(context, question)
@@ -114,7 +115,7 @@ def _sample(context: Context, question: Question) -> Sample:
 def _splits(sample: Sample, question: Question) -> tuple[Split, ...]:
     if question.horizon is None:
         return person_folds(sample.persons, sample.labels, folds=question.folds, seed=question.seed)
-    return time_splits(sample.moments, sample.labels, splits=question.folds, horizon=question.horizon // MICROSECOND)
+    return time_splits(sample.persons, sample.moments, sample.labels, splits=question.folds, horizon=question.horizon // MICROSECOND, seed=question.seed)
 
 
 def _on_same_rows(sample: Sample, tokens: Mapping[str, TokenFeatures], question: Question, cut: Cut) -> tuple[Sample, dict[str, Any]]:

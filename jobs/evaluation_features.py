@@ -2,7 +2,7 @@
 
 Everything per user and day is made on executors and joined there by `point_in_time.join_tokens`; the driver receives one
 pooled row per sampled label. Each join's newest row is checked once more here, by other arithmetic than the join's.
-N labels, S sources, D code dimension, V tokens of a source.
+N labels, S sources, D code dimension, V tokens, a shared one counted once for each source.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from jobs.encoding import FrozenTokenizer
 from jobs.errors import GateRefused
 from jobs.evaluation_counts import counts_and_sums
 from jobs.evaluation_labels import Sample
-from jobs.evaluation_pooling import POOLED, POOLED_TOKENS, Pooling, level_sizes, pool_tokens, pool_vectors, vectors_udf
+from jobs.evaluation_pooling import POOLED, POOLED_TOKENS, Pooling, pool_tokens, pool_vectors, vectors_udf
 from jobs.point_in_time import day_of, join_tokens
 from schemas.source_events import source_table_name
 from u2qt_model import Tokenizer
@@ -73,7 +73,7 @@ class TokenFeatures:
     """What one version says of N labels; rows without tokens say nothing."""
 
     has_tokens: NDArray[np.bool_]  # (N,)
-    tokens: sparse.csr_matrix  # (N, S * V + 2 S)
+    tokens: sparse.csr_matrix  # (N, V + 2 S)
     decoded: Floats  # (N, S * D + 2 S)
 
 
@@ -84,7 +84,7 @@ def token_features(sample: Sample, labels: DataFrame, tokens: DataFrame, superse
     number, lengths = len(sample.users), np.zeros(len(sample.users), np.int64)
     lengths[rows["label_id"]] = rows["positions"].map(len)
     parts = (_end_to_end(rows["weights"], np.float64), _end_to_end(rows["positions"], np.int64), np.concatenate([[0], np.cumsum(lengths)]))
-    matrix = sparse.csr_matrix(parts, shape=(number, version.sources * sum(level_sizes(version.tokenizer))))
+    matrix = sparse.csr_matrix(parts, shape=(number, int(version.tokenizer.vocabulary.sizes.sum())))
     active = _dense(rows, "activity", number, 2 * version.sources)
     return TokenFeatures(
         has_tokens=np.isin(np.arange(number), rows["label_id"]),
@@ -127,16 +127,17 @@ def count_features(context: Context, sample: Sample, labels: DataFrame, versions
 
 def refuse_future_rows(rows: pd.DataFrame, sample: Sample, cut: Cut, what: str) -> None:
     """Raises `GateRefused` when a label (label_id) saw a day (newest_day) or a row (newest_available, microseconds) that it may not."""
-    zone = ZoneInfo(cut.time_zone)
-    for label_id, day, available in zip(rows["label_id"], rows["newest_day"], rows["newest_available"], strict=True):
-        moment = EPOCH + timedelta(microseconds=int(sample.moments[label_id]))
-        youngest = moment.astimezone(zone).date() - cut.lag
-        if day > youngest or available > sample.moments[label_id]:
-            seen = EPOCH + timedelta(microseconds=int(available))
-            raise GateRefused(
-                f"evaluate, {what}: the label of {moment} saw day {day}, available {seen}, expected days up to {youngest}, available by the label; "
-                "the future leaks into the features: no figure was computed; report this as a bug of the join"
-            )
+    moments = sample.moments[rows["label_id"].to_numpy()]
+    local = pd.to_datetime(moments, unit="us", utc=True).tz_convert(ZoneInfo(cut.time_zone)).tz_localize(None)
+    youngest = (local.normalize() - cut.lag).to_numpy()
+    late = (pd.to_datetime(rows["newest_day"]).to_numpy() > youngest) | (rows["newest_available"].to_numpy() > moments)
+    if late.any():
+        at = int(np.argmax(late))
+        seen, allowed = EPOCH + timedelta(microseconds=int(rows["newest_available"].iloc[at])), pd.Timestamp(youngest[at]).date()
+        raise GateRefused(
+            f"evaluate, {what}: the label of {EPOCH + timedelta(microseconds=int(moments[at]))} saw day {rows['newest_day'].iloc[at]}, available {seen}, "
+            f"expected days up to {allowed}, available by the label; the future leaks into the features: no figure was computed; report it as a bug"
+        )
 
 
 def days_seen(sample: Sample, cut: Cut) -> tuple[date, date]:

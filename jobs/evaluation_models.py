@@ -70,6 +70,12 @@ def boosting(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
 MODELS: dict[str, Scorer] = {"linear": linear_probe, "boosting": boosting}
 
 
+def require_installed(models: Sequence[str]) -> None:
+    """Raises `Infrastructure` where a model's library is missing: before the long work, not after it."""
+    if "boosting" in models:
+        _lightgbm()
+
+
 def out_of_split_scores(features: Any, labels: Ints, persons: Ints, splits: Sequence[Split], model: Scorer) -> Floats:
     """(N,) scores of rows that the scoring model never saw; NaN where a row is in no test part."""
     scores = np.full(len(labels), np.nan)

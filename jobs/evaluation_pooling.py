@@ -1,8 +1,8 @@
 """What runs in an executor's Python for `evaluate_tokens`: feature rows to vectors, and sequences pooled over a window.
 
 Knows nothing of tables. A pooled source is the mean of its slices with weights that halve every half window, so a drifting
-interest shows; tokens, decoded vectors and floats are pooled alike. B label rows, n slices, S sources, L levels, D code
-dimension, V token columns of a source: its levels' codes side by side.
+interest shows; tokens, decoded vectors and floats are pooled alike. B label rows, n slices, S sources, L levels of the
+source that has most, D code dimension, V tokens: each source's levels' codes side by side, one source after the other.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -49,7 +49,7 @@ class Slices:
     rows: NDArray[np.int64]  # (n,) position of the label in the batch
     sources: NDArray[np.int64]  # (n,)
     ages: NDArray[np.int64]  # (n,) days before the youngest day that the label may see
-    values: NDArray[np.float32] | NDArray[np.int16]  # (n, L) codes or (n, D) vectors
+    values: NDArray[Any]  # (n, L) codes, -1 below a source's last level, or (n, D) vectors
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, pooling: Pooling) -> "Slices":
@@ -61,16 +61,17 @@ class Slices:
         day = batch.column("day").cast(pa.int32()).to_numpy(zero_copy_only=False)
         ds = entries.field("ds").cast(pa.int32()).to_numpy(zero_copy_only=False)
         names = pc.index_in(entries.field("source"), value_set=pa.array(pooling.sources)).to_numpy(zero_copy_only=False)
-        return cls(rows=rows, sources=names.astype(np.int64), ages=day[rows].astype(np.int64) - pooling.lag_days - ds, values=_rows(codes))
+        ages = day[rows].astype(np.int64) - pooling.lag_days - ds
+        return cls(rows=rows, sources=names.astype(np.int64), ages=ages, values=_padded(codes))
 
 
-def _rows(lists: pa.ListArray) -> NDArray[Any]:
-    """(n, L): a source with fewer levels than another has -1 behind."""
-    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+def _padded(lists: pa.ListArray) -> NDArray[Any]:
+    """(n, longest list), -1 after the end of a shorter one."""
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     values = lists.flatten().to_numpy(zero_copy_only=False)
-    rows = np.full((len(lengths), lengths.max(initial=1)), -1, values.dtype)
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = values
-    return rows
+    padded = np.full((len(lengths), lengths.max(initial=1)), -1, values.dtype)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
+    return padded
 
 
 def mean_matrix(slices: Slices, num_rows: int, pooling: Pooling) -> sparse.csr_matrix:
@@ -98,15 +99,16 @@ def pooled_vectors(slices: Slices, num_rows: int, pooling: Pooling) -> Floats:
     return np.asarray(pooled, np.float32).reshape(num_rows, len(pooling.sources) * width)
 
 
-def pooled_tokens(slices: Slices, num_rows: int, sizes: tuple[int, ...], pooling: Pooling) -> sparse.csr_matrix:
-    """(B, S * V): how much of a source's weight each token has; the shares of a level sum to 1. `sizes` (L,) codes a level."""
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rows, levels = np.nonzero(slices.values >= 0)
-    columns = slices.sources[rows] * sum(sizes) + offsets[levels] + slices.values[rows, levels]
-    one_hot = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(slices.values), len(pooling.sources) * sum(sizes)))
-    over_sources = sparse.csr_matrix(
-        (np.ones(num_rows * len(pooling.sources)), (np.repeat(np.arange(num_rows), len(pooling.sources)), np.arange(num_rows * len(pooling.sources))))
-    )
+def pooled_tokens(slices: Slices, num_rows: int, sizes: NDArray[np.int64], pooling: Pooling) -> sparse.csr_matrix:
+    """(B, V): how much of a source's weight each token has; the shares of a level sum to 1. `sizes` (S, L) codes a level."""
+    first = np.cumsum(sizes).reshape(sizes.shape) - sizes
+    levels = slices.values.shape[1]
+    columns = first[slices.sources, :levels] + slices.values
+    given = slices.values >= 0
+    starts = np.concatenate([[0], np.cumsum(given.sum(axis=1))])
+    one_hot = sparse.csr_matrix((np.ones(given.sum()), columns[given], starts), shape=(len(columns), int(sizes.sum())))
+    sources = len(pooling.sources)
+    over_sources = sparse.csr_matrix((np.ones(num_rows * sources), np.arange(num_rows * sources), np.arange(num_rows + 1) * sources))
     return (over_sources @ (mean_matrix(slices, num_rows, pooling) @ one_hot)).tocsr()
 
 
@@ -115,14 +117,9 @@ def decoded(slices: Slices, tokenizer: Tokenizer) -> Slices:
     keys = np.concatenate([slices.sources[:, None], slices.values], axis=1).astype(np.int64)
     distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
     codes = np.full((len(distinct), len(tokenizer.layout.sources), tokenizer.vocabulary.num_levels), -1, np.int16)
-    codes[np.arange(len(distinct)), distinct[:, 0], : distinct.shape[1] - 1] = distinct[:, 1:]
+    codes[np.arange(len(distinct)), distinct[:, 0], : slices.values.shape[1]] = distinct[:, 1:]
     vectors = tokenizer.decode(codes)[np.arange(len(distinct)), distinct[:, 0]]
     return Slices(rows=slices.rows, sources=slices.sources, ages=slices.ages, values=vectors[inverse.ravel()])
-
-
-def level_sizes(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """(L,) codes that any source reaches on each level."""
-    return tuple(int(size) for size in tokenizer.vocabulary.sizes.max(axis=0))
 
 
 def pool_tokens(frozen: FrozenTokenizer, pooling: Pooling) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
@@ -132,7 +129,7 @@ def pool_tokens(frozen: FrozenTokenizer, pooling: Pooling) -> Callable[[Batches]
         tokenizer = frozen.load()
         for batch in batches:
             slices = Slices.of(batch, pooling)
-            tokens = pooled_tokens(slices, batch.num_rows, level_sizes(tokenizer), pooling)
+            tokens = pooled_tokens(slices, batch.num_rows, tokenizer.vocabulary.sizes, pooling)
             vectors = pooled_vectors(decoded(slices, tokenizer), batch.num_rows, pooling)
             starts = pa.array(tokens.indptr.astype(np.int32))
             sparse_columns = [pa.ListArray.from_arrays(starts, pa.array(part)) for part in (tokens.indices.astype(np.int32), tokens.data.astype(np.float32))]

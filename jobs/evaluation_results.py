@@ -18,6 +18,7 @@ from jobs.evaluation_splits import Split
 Ints = NDArray[np.int64]
 SHUFFLES = 5
 KINDS = ("tokens", "decoded")  # what is held against floats
+TOO_GOOD = 0.99  # AUC of behaviour that no honest feature of ours has reached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,11 @@ class Figures:
     model: str
     auc: Interval
     ks: Interval
+
+    @property
+    def too_good(self) -> bool:
+        """Whether a feature probably holds the outcome itself."""
+        return self.auc.value >= TOO_GOOD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +83,8 @@ class Evaluation:
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"controls": [asdict(c) | {"passed": c.passed} for c in self.controls]}
+        figures = [asdict(f) | {"too_good": f.too_good} for f in self.figures]
+        return asdict(self) | {"figures": figures, "controls": [asdict(c) | {"passed": c.passed} for c in self.controls]}
 
 
 def evaluate(

@@ -1,7 +1,7 @@
 """Which labels a model learns from and which it is tried on. Pure NumPy; every row is tried at most once.
 
-N label rows. A stable attribute is split by person; a label about the future is split by time, with one label horizon
-left out before each split, as the outcomes of those rows were not known yet.
+N label rows. No person is learned from and tried in one split. A label about the future is split by time too, with one
+label horizon left out before each split, as the outcomes of those rows were not known yet.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from jobs.errors import BadInput
 
 Ints = NDArray[np.int64]
 MIN_SPLITS = 5
+HALVES = 2  # of the persons, in splits by time: each is tried by what was learned from the other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,24 +27,29 @@ class Split:
 def person_folds(persons: Ints, labels: Ints, *, folds: int, seed: int) -> tuple[Split, ...]:
     """Every person in exactly one fold, the classes spread evenly. `BadInput` for fewer persons of a class than folds."""
     _require_enough(folds, "--folds")
-    names, row_person = np.unique(persons, return_inverse=True)
-    if len(names) < folds:
-        raise BadInput(f"labels: found {len(names)} users, expected at least {folds}, one per fold; give more labelled users")
-    share = np.bincount(row_person, weights=labels) / np.bincount(row_person)
-    order = np.lexsort((np.random.default_rng(seed).permutation(len(names)), share))
-    fold_of_person = np.empty(len(names), np.int64)
-    fold_of_person[order] = np.arange(len(names)) % folds
-    fold = fold_of_person[row_person]
+    number = len(np.unique(persons))
+    if number < folds:
+        raise BadInput(f"labels: found {number} users, expected at least {folds}, one per fold; give more labelled users")
+    fold = _dealt(persons, labels, folds, seed)
     splits = tuple(Split(train=np.flatnonzero(fold != k), test=np.flatnonzero(fold == k)) for k in range(folds))
     return _with_both_classes(splits, labels)
 
 
-def time_splits(moments: Ints, labels: Ints, *, splits: int, horizon: int) -> tuple[Split, ...]:
-    """Test periods follow each other and hold about as many rows each; `moments` and `horizon` in one unit.
+def _dealt(persons: Ints, labels: Ints, parts: int, seed: int) -> Ints:
+    """(N,) part of each row, the same for all rows of a person; parts get like shares of both classes."""
+    names, row_person = np.unique(persons, return_inverse=True)
+    share = np.bincount(row_person, weights=labels) / np.bincount(row_person)
+    part_of_person = np.empty(len(names), np.int64)
+    part_of_person[np.lexsort((np.random.default_rng(seed).permutation(len(names)), share))] = np.arange(len(names)) % parts
+    return np.asarray(part_of_person[row_person], np.int64)
 
-    A split trains on the rows whose outcome was known at its start: moment + horizon <= start. The first period after
-    the first horizon is never a test, so that the first split has something to learn from. `BadInput` for labels that
-    span too short a time.
+
+def time_splits(persons: Ints, moments: Ints, labels: Ints, *, splits: int, horizon: int, seed: int) -> tuple[Split, ...]:
+    """Two for each test period, one per half of the persons; periods follow each other and hold about as many rows each.
+
+    A split trains on rows of the other half whose outcome was known at its start: moment + horizon <= start, both in one
+    unit. The first period after the first horizon is never a test, so that the first split has something to learn from.
+    `BadInput` for labels that span too short a time.
     """
     _require_enough(splits, "--folds")
     if horizon <= 0:
@@ -54,10 +60,11 @@ def time_splits(moments: Ints, labels: Ints, *, splits: int, horizon: int) -> tu
         raise BadInput(
             f"labels: found {len(np.unique(late))} moments later than the first horizon, expected {splits + 1} or more; label a longer time or fewer --folds"
         )
-    ends = [*cuts[1:], moments.max() + 1]
+    half = _dealt(persons, labels, HALVES, seed)
     found = tuple(
-        Split(train=np.flatnonzero(moments + horizon <= start), test=np.flatnonzero((moments >= start) & (moments < end)))
-        for start, end in zip(cuts, ends, strict=True)
+        Split(train=np.flatnonzero((moments + horizon <= start) & (half != h)), test=np.flatnonzero((moments >= start) & (moments < end) & (half == h)))
+        for start, end in zip(cuts, [*cuts[1:], moments.max() + 1], strict=True)
+        for h in range(HALVES)
     )
     return _with_both_classes(found, labels)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobs.errors import BadInput
 from jobs.evaluation_metrics import Interval
-from jobs.evaluation_results import Evaluation
+from jobs.evaluation_results import TOO_GOOD, Evaluation
 
 
 def render(evaluation: Evaluation) -> Group:
@@ -17,7 +17,9 @@ def render(evaluation: Evaluation) -> Group:
     people = f"{evaluation.rows:,} labels of {evaluation.persons:,} users, {evaluation.positive:,} positive"
     figures = _table(f"{people}; train/test rows per split {sizes}\n95% intervals by person", ("features", "model", "AUC", "KS"))
     for f in evaluation.figures:
-        figures.add_row(f.features, f.model, _shown(f.auc), _shown(f.ks))
+        figures.add_row(f.features, f.model, _shown(f.auc) + (" TOO GOOD" if f.too_good else ""), _shown(f.ks))
+    if any(f.too_good for f in evaluation.figures):
+        figures.caption = f"TOO GOOD: AUC of {TOO_GOOD} or more; look for a column that was made after the label"
     kept = _table("share of the floats' lift that is kept: (AUC - .5) / (AUC of floats - .5)", ("features", "model", "lift kept"))
     for k in evaluation.kept:
         kept.add_row(k.features, k.model, _shown(k.lift) if k.lift else "floats may predict nothing")

@@ -4,7 +4,7 @@ Knows XML and nothing of what the rows become. Refuses whatever is not a publish
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,10 +56,14 @@ def _refuse(file: str, line: int, found: str, expected: str) -> NoReturn:
 
 
 class XmlRows:
-    """The rows of one file, in its order, and their `count`. No document type, entity, foreign element or endless row passes."""
+    """The rows of one file, in its order, and their `count`. No document type, entity, foreign element or endless row passes.
 
-    def __init__(self, file: Path) -> None:
+    `attributes` are those to read in place of the ALLOWED ones, for labels, which may know the future.
+    """
+
+    def __init__(self, file: Path, attributes: Sequence[str] | None = None) -> None:
         self.file, self.count, self._open = file, 0, 0
+        self._attributes = ALLOWED[file.stem] if attributes is None else attributes
         self._rows: list[DumpRow] = []
         self._parser = expat.ParserCreate()
         self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
@@ -89,7 +93,7 @@ class XmlRows:
         if name != expected:
             self._stop(f"<{name:.40}>", f"<{expected}>" if expected else "rows without content")
         if self._open == 1:
-            values = {key: attributes[key] for key in ALLOWED[self.file.stem] if key in attributes}
+            values = {key: attributes[key] for key in self._attributes if key in attributes}
             self._rows.append(DumpRow(file=str(self.file), line=self._parser.CurrentLineNumber, values=values))
         self._open += 1
 

@@ -51,9 +51,18 @@ def test_tokens_are_pooled_as_their_vectors_are() -> None:
     """The share of each (source, level, code) is what a slice's one-hot codes would pool to."""
     rows = [[entry(2, "bill", [1, 0]), entry(4, "bill", [1, 2]), entry(4, "search", [0, 0])], []]
     slices = Slices.of(batch(rows, pa.int16()), POOLING)
-    dense = pooled_tokens(slices, 2, (2, 3), POOLING).toarray()
+    dense = pooled_tokens(slices, 2, np.array([[2, 3], [2, 3]]), POOLING).toarray()
     assert dense[0] == pytest.approx([0, 1, 1 / 3, 0, 2 / 3, 1, 0, 1, 0, 0])
     assert not dense[1].any()
+
+
+def test_a_source_with_more_levels_than_the_others_keeps_all_its_tokens() -> None:
+    """As a profile with a quantizer of its own has: bill 2 levels of 2 codes, search 3 of 3, 2 and 2."""
+    rows = [[entry(4, "bill", [1, 0]), entry(4, "search", [2, 0, 1])], [entry(4, "bill", [0, 1])]]
+    slices = Slices.of(batch(rows, pa.int16()), POOLING)
+    assert slices.values.tolist() == [[1, 0, -1], [2, 0, 1], [0, 1, -1]]
+    dense = pooled_tokens(slices, 2, np.array([[2, 2, 0], [3, 2, 2]]), POOLING).toarray()
+    assert dense.tolist() == [[0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1], [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]]
 
 
 @pytest.fixture(scope="module")

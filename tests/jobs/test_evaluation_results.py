@@ -1,24 +1,30 @@
 """Models and the whole of the figures on synthetic features: what is there is found, what is not there is not."""
 
+import sys
 from collections.abc import Mapping
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import sparse
 
-from jobs.evaluation_models import MODELS, out_of_split_scores
-from jobs.evaluation_results import Evaluation, evaluate
-from jobs.evaluation_splits import person_folds
+from jobs.errors import Infrastructure
+from jobs.evaluation_metrics import Interval, measure, person_draws
+from jobs.evaluation_models import MODELS, out_of_split_scores, require_installed
+from jobs.evaluation_results import Control, Evaluation, evaluate
+from jobs.evaluation_splits import Split, person_folds
+from jobs.show_evaluation import render
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     """Floats know the label with noise; the tokens are their signs, a coarse code; counts are noise."""
     random = np.random.default_rng(3)
-    floats = random.normal(size=(600, 4))
-    labels = (floats[:, 0] + 0.5 * random.normal(size=600) > 0).astype(np.int64)
-    persons = np.arange(600)
+    floats = random.normal(size=(400, 4))
+    labels = (floats[:, 0] + 0.5 * random.normal(size=400) > 0).astype(np.int64)
+    persons = np.arange(400)
     coarse = np.sign(floats)
     features: Mapping[str, Any] = {
         "tokens a": sparse.csr_matrix(np.concatenate([coarse > 0, coarse < 0], axis=1).astype(np.float64)),
@@ -27,7 +33,7 @@ def evaluation() -> Evaluation:
         "tokens b": sparse.csr_matrix(coarse[:, 1:] > 0).astype(np.float64),
         "decoded b": coarse[:, 1:],
         "floats b": floats,
-        "counts": random.normal(size=(600, 3)),
+        "counts": random.normal(size=(400, 3)),
     }
     splits = person_folds(persons, labels, folds=5, seed=0)
     return evaluate(features, labels, persons, splits, models=tuple(MODELS), seed=0, about={"labels": "synthetic"})
@@ -67,12 +73,47 @@ def test_shuffled_labels_predict_nothing(evaluation: Evaluation) -> None:
     assert all(control.passed for control in evaluation.controls), evaluation.controls
 
 
-def test_a_shuffled_control_that_is_off_says_so() -> None:
-    """A planted column that knows even the shuffled label, as a leak through the split would, is seen."""
-    from jobs.evaluation_metrics import Interval
-    from jobs.evaluation_results import Control
+def test_a_planted_future_column_is_seen() -> None:
+    """Noise with the outcome beside it: the figure is marked, in what is printed and written; the noise alone is not."""
+    random = np.random.default_rng(1)
+    labels, persons, noise = np.arange(200) % 2, np.arange(200), random.normal(size=(200, 3))
+    outcome = labels[:, None] + 0.1 * random.normal(size=(200, 1))
+    features = {"tokens a": noise, "decoded a": noise, "floats a": noise, "counts": np.concatenate([noise, outcome], axis=1)}
+    folds = person_folds(persons, labels, folds=5, seed=0)
+    found = evaluate(features, labels, persons, folds, models=("linear",), seed=0, about={})
+    assert [f.features for f in found.figures if f.too_good] == ["counts"]
+    assert [f["too_good"] for f in found.to_plain()["figures"]] == [False, False, False, True]
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(render(found))
+    assert "TOO GOOD: AUC of 0.99 or more" in console.export_text()
 
+
+def test_grouping_by_person_keeps_a_name_from_being_recalled() -> None:
+    """A column per person, labels dealt to persons: recalled where a person is on both sides, worth nothing in folds of persons."""
+    persons = np.repeat(np.arange(60), 4)
+    named = np.eye(60)[persons]
+    leaking = tuple(Split(train=np.flatnonzero(np.arange(240) % 4 != k), test=np.flatnonzero(np.arange(240) % 4 == k)) for k in range(4))
+    by_person = np.random.default_rng(0).integers(0, 2, 60)[persons]
+    found = out_of_split_scores(named, by_person, persons, leaking, MODELS["linear"])
+    everyone = person_draws(persons, draws=20, seed=0)
+    assert measure(found, by_person, persons, leaking, everyone).auc[0] > 0.9
+    honest = person_folds(persons, by_person, folds=5, seed=0)
+    found = out_of_split_scores(named, by_person, persons, honest, MODELS["linear"])
+    assert measure(found, by_person, persons, honest, everyone).auc[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_control_that_is_off_says_so() -> None:
+    """Its interval must hold .5."""
     assert not Control(features="tokens a", auc=Interval(value=0.6, low=0.55, high=0.65)).passed
+    assert Control(features="tokens a", auc=Interval(value=0.52, low=0.49, high=0.55)).passed
+
+
+def test_without_lightgbm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linear probe needs nothing more."""
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    require_installed(["linear"])
+    with pytest.raises(Infrastructure, match=r"pip install 'u2qt\[eval\]'"):
+        require_installed(["linear", "boosting"])
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

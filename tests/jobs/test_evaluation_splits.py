@@ -1,7 +1,5 @@
 """Folds of persons and splits by time on synthetic rows."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -21,16 +19,21 @@ def test_a_person_is_on_one_side_of_a_fold_and_is_tried_once() -> None:
 
 
 def test_nothing_is_learned_from_outcomes_not_known_at_a_splits_start() -> None:
-    """One horizon lies between the last row learned from and the first one tried; tests follow each other."""
-    moments = np.repeat(np.arange(100), 4)
-    labels = np.tile([0, 1, 0, 1], 100)
-    splits = time_splits(moments, labels, splits=6, horizon=10)
-    assert len(splits) == 6
+    """One horizon lies between the last row learned from and the first one tried; periods follow each other."""
+    moments, persons = np.repeat(np.arange(100), 8), np.tile(np.arange(8), 100)
+    labels = (np.arange(800) // 3) % 2
+    splits = time_splits(persons, moments, labels, splits=6, horizon=10, seed=0)
+    assert len(splits) == 12
     for split in splits:
         assert moments[split.train].max() + 10 <= moments[split.test].min()
-    for before, after in itertools.pairwise(splits):
+        assert not set(persons[split.train]) & set(persons[split.test])
+    for one, other in zip(splits[::2], splits[1::2], strict=True):
+        assert set(moments[one.test]) == set(moments[other.test])
+    for before, after in zip(splits[::2], splits[2::2], strict=False):
         assert moments[before.test].max() < moments[after.test].min()
     assert moments[splits[-1].test].max() == 99
+    tried = np.concatenate([s.test for s in splits])
+    assert len(tried) == len(set(tried))
 
 
 @pytest.mark.parametrize(
@@ -53,4 +56,4 @@ def test_a_class_that_is_missing_in_a_part_is_refused() -> None:
 def test_a_horizon_that_leaves_no_splits_is_refused(horizon: int, message: str) -> None:
     """Labels over 100 days can't be split with an outcome known after 200."""
     with pytest.raises(BadInput, match=message):
-        time_splits(np.arange(100), np.arange(100) % 2, splits=5, horizon=horizon)
+        time_splits(np.arange(100) % 9, np.arange(100), np.arange(100) % 2, splits=5, horizon=horizon, seed=0)
