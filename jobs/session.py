@@ -31,6 +31,7 @@ CORRECTNESS = {
     EXTENSIONS: "io.delta.sql.DeltaSparkSessionExtension",
     CATALOG: "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.ansi.enabled": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # other readers see UTC; INT96 has no zone
     "spark.sql.sources.partitionOverwriteMode": "static",
 }
 

@@ -1,6 +1,6 @@
 """Labels of a Stack Exchange site that look 30 days ahead, for `u2qt evaluate` and `u2qt join`.
 
-    python -m examples.stackexchange.labels DUMP RAW --first 2015-08-01 --out LABELS
+    python examples/stackexchange/labels.py DUMP RAW --first 2015-08-01 --out LABELS
 
 Reads RAW, which `u2qt import stackexchange DUMP` wrote, and DUMP/{Posts,Votes}.xml for which answers were accepted when;
 writes LABELS/{active,badge,accepted}.parquet. Key: user_id, at; accepted: post_id. Refuses a LABELS that exists.

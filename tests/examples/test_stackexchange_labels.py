@@ -1,6 +1,7 @@
 """Labels of a Stack Exchange site: who is asked is known before, the label after, and nothing is guessed."""
 
 from datetime import UTC, date, datetime, timedelta
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from examples.stackexchange import labels
 from jobs.errors import BadInput
 from jobs.stackexchange_rows import COLUMNS, SCHEMAS
+
+SCRIPT = Path(__file__).parents[2] / "examples/stackexchange/labels.py"  # run by its path: petastorm installs a package `examples`
+spec = spec_from_file_location("stackexchange_labels", SCRIPT)
+assert spec
+assert spec.loader
+labels = module_from_spec(spec)
+spec.loader.exec_module(labels)
 
 AT = datetime(2016, 3, 1, 6, tzinfo=UTC)
 DAY, MOMENT = timedelta(days=1), timedelta(microseconds=1)
