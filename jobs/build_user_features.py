@@ -2,39 +2,36 @@
 
 Reads source_<name> (events of the days, whatever day they were delivered on) and deliveries; writes user_features.
 Key: user_id, ds. Idempotent on ds: a re-run replaces those partitions.
-Only rows available at the cutoff count: by default the end of ds plus the catalog's delivery lag. Cost grows with the
-events of the chunk, and with the profile rows inside its lookback.
+Only rows available at the cutoff count: by default the end of ds plus the catalog's delivery lag, or a later one that a
+repair of the day was given. A day whose clean rows up to its cutoff, definition and features are as its last run left
+them is skipped. Cost grows with the events of the chunk, and with its days times the profile rows inside its lookback.
 """
 
+from collections.abc import Mapping
 from datetime import date, datetime
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs import quality
+from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition
+from jobs.changed_days import changed_days
 from jobs.context import Context
+from jobs.day_states import DayState, null_safe_hash, recorded_states, runs_of_days, sum_text, sums_by_day
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.feature_columns import events, hashed, latest_versions, numeric_values, padded, slice_text, slices
 from jobs.ledger import StageRecord, record_stage
-from jobs.validation_rules import end_of_day
 from jobs.work_units import write_tasks
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
 from schemas.source_events import source_table_name
 from schemas.user_features import content_columns, user_features
 
+STAGE = "build_user_features"
 ROWS_PER_FILE = 8192  # bounds a Petastorm row group in memory: about 3 kB a row
 UNITS_PER_SLOT = 2
-
-
-def cutoff(catalog: Catalog, given: datetime | None) -> Column:
-    """The moment up to which a row of `ds` may know: `given`, or the end of ds plus the delivery lag."""
-    if given is not None:
-        return F.lit(given.isoformat()).cast("timestamp")
-    lag = F.make_interval(secs=F.lit(int(catalog.delivery_lag.total_seconds())))
-    return end_of_day(F.col("ds"), catalog.time_zone) + lag
 
 
 def slices_by_user(slice_rows: DataFrame, catalog: Catalog) -> DataFrame:
@@ -101,9 +98,7 @@ def with_profile(users: DataFrame, profiles: DataFrame, profile: Source) -> Data
 
 
 def row_hash(columns: tuple[str, ...]) -> Column:
-    """xxhash64 that tells nulls and array boundaries apart, which the plain function does not."""
-    parts = [part for name in columns for part in (F.col(name), F.col(name).isNull())]
-    return F.xxhash64(*parts, *(F.size(name) for name in columns if name.endswith(("_ids", "_values", "_mask"))))
+    return null_safe_hash(columns, [name for name in columns if name.endswith(("_ids", "_values", "_mask"))])
 
 
 def finished(users: DataFrame, catalog: Catalog, known: Column, run_id: str) -> DataFrame:
@@ -113,11 +108,64 @@ def finished(users: DataFrame, catalog: Catalog, known: Column, run_id: str) -> 
     return hashed_rows.select("*", known.alias("available_at"), F.lit(run_id).alias("run_id")).select(*user_features(catalog).columns)
 
 
-def run(context: Context, days: Days, given_cutoff: datetime | None = None) -> None:
-    """Raises `BadInput` when a source of the days is not validated, `GateRefused` when the written rows fail the suite."""
-    with record_stage(context, "build_user_features", days) as record:
+def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, force: bool = False) -> None:
+    """Raises `BadInput` when a source of the days is not validated, `GateRefused` when the written rows fail the suite.
+
+    Without `given_cutoff` a day that was repaired keeps the repair's, so that running it again never undoes the repair.
+    """
+    cutoffs = dict.fromkeys(days, given_cutoff) if given_cutoff else _repairs(context, days)
+
+    def describe(part: Days) -> dict[date, DayState]:
+        return {ds: state for chunk in _with_one_cutoff(part, cutoffs) for ds, state in _described(context, chunk, cutoffs[chunk.first]).items()}
+
+    with changed_days(context, STAGE, days, describe, force=force) as parts:
+        for part in parts:
+            for chunk in _with_one_cutoff(part, cutoffs):
+                _run(context, chunk, cutoffs[chunk.first])
+
+
+def _repairs(context: Context, days: Days) -> dict[date, datetime | None]:
+    """The cutoffs that repairs of the days were given, where they are later than the catalog's; else None."""
+    known = recorded_states(context, STAGE, days)
+    given = {ds: state.cutoff for ds, state in known.items() if state.cutoff and state.cutoff > default_cutoff(context.catalog, ds)}
+    return {ds: given.get(ds) for ds in days}
+
+
+def _with_one_cutoff(days: Days, cutoffs: Mapping[date, datetime | None]) -> list[Days]:
+    return [part for moment in dict.fromkeys(cutoffs[ds] for ds in days) for part in runs_of_days(ds for ds in days if cutoffs[ds] == moment)]
+
+
+def _described(context: Context, days: Days, given: datetime | None) -> dict[date, DayState]:
+    with record_stage(context, STAGE, days, only_errors=True) as record:
         _require_validated(context, days, record)
-        known = cutoff(context.catalog, given_cutoff)
+    inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, cutoff(context.catalog, given), {}).collect()}
+    return _states(context, days, given, inputs, None)
+
+
+def _states(context: Context, days: Days, given: datetime | None, inputs: Mapping[tuple[date, str], Row], written: int | None) -> dict[date, DayState]:
+    catalog = context.catalog
+    outputs = sums_by_day(on_days(context.lake.read("user_features", written), days), days)
+    return {
+        ds: DayState(
+            ds=ds,
+            definition=features_definition(catalog),
+            inputs={s.name: sum_text(inputs.get((ds, s.name))) for s in catalog.sources},
+            outputs={"user_features": outputs[ds]},
+            cutoff=given,
+        )
+        for ds in days
+    }
+
+
+def _run(context: Context, days: Days, given: datetime | None) -> None:
+    with record_stage(context, STAGE, days) as record:
+        _require_validated(context, days, record)
+        for source in context.catalog.sources:
+            record.read[source_table_name(source.name)] = context.lake.version(source_table_name(source.name))
+        known = cutoff(context.catalog, given)
+        inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, known, record.read).collect()}
+        for source in context.catalog.events:
+            record.rows[f"{source.name}.available"] = sum(row["rows"] for (_, name), row in inputs.items() if name == source.name)
         all_events = _events(context, days, known, record).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             users = slices_by_user(slices(all_events), context.catalog)
@@ -125,6 +173,7 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None) -> N
                 users = _with_profile(context, days, users, all_events.select("user_id", "ds").distinct(), known, record)
             _write(context, days, finished(users, context.catalog, known, context.run_id), record)
             _reconcile(context, days, all_events, record)
+            record.states += _states(context, days, given, inputs, record.written["user_features"]).values()
         finally:
             all_events.unpersist()
 
@@ -153,9 +202,7 @@ def _events(context: Context, days: Days, known: Column, record: StageRecord) ->
     frames = []
     for source in context.catalog.events:
         table = source_table_name(source.name)
-        record.read[table] = context.lake.version(table)
         rows = on_days(context.lake.read(table, record.read[table]), days).where(F.col("available_time") <= known)
-        record.rows[f"{source.name}.available"] = rows.count()
         frames.append(events(latest_versions(rows, source), source, context.catalog))
     united = frames[0]
     for frame in frames[1:]:
@@ -167,7 +214,6 @@ def _with_profile(context: Context, days: Days, users: DataFrame, active: DataFr
     profile = context.catalog.profile
     assert profile is not None, "the caller checks"
     table = source_table_name(profile.name)
-    record.read[table] = context.lake.version(table)
     rows = context.lake.read(table, record.read[table]).where(F.col("ds") <= F.lit(days.last))
     if profile.lookback_days is not None:
         rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), profile.lookback_days))

@@ -9,6 +9,7 @@ from jobs.cli_options import Ds, From, To, Version, console, days_of, print_run,
 from schemas import keys
 
 app = typer.Typer()
+Force = Annotated[bool, typer.Option("--force", help="Work although nothing changed since the last run.")]
 Cutoff = Annotated[str | None, typer.Option("--cutoff", help="Moment, ISO 8601 with offset, up to which rows may know.")]
 
 
@@ -24,61 +25,61 @@ def init(context: Any) -> None:
 
 @app.command()
 @with_spark
-def validate(context: Any, ds: Ds = None, first: From = None, last: To = None) -> None:
+def validate(context: Any, ds: Ds = None, first: From = None, last: To = None, force: Force = False) -> None:
     """Raw deliveries -> clean rows, quarantine, counted duplicates."""
     from jobs import validate_sources
 
-    staged(context, validate_sources.run, days_of(ds, first, last))
+    staged(context, validate_sources.run, days_of(ds, first, last), force=force)
 
 
 @app.command()
 @with_spark
-def build(context: Any, ds: Ds = None, first: From = None, last: To = None, cutoff: Cutoff = None) -> None:
+def build(context: Any, ds: Ds = None, first: From = None, last: To = None, cutoff: Cutoff = None, force: Force = False) -> None:
     """Clean rows -> one feature row per active user and day."""
     from jobs import build_user_features
 
-    staged(context, build_user_features.run, days_of(ds, first, last), keys.moment(cutoff) if cutoff else None)
+    staged(context, build_user_features.run, days_of(ds, first, last), keys.moment(cutoff) if cutoff else None, force=force)
 
 
 @app.command()
 @with_spark
-def encode(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+def encode(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, force: Force = False) -> None:
     """Feature rows -> staged codes."""
     from jobs import encode_users
 
-    staged(context, encode_users.run, days_of(ds, first, last), tokenizer_version)
+    staged(context, encode_users.run, days_of(ds, first, last), tokenizer_version, force=force)
 
 
 @app.command()
 @with_spark
-def audit(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+def audit(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, force: Force = False) -> None:
     """Evaluates the gate on the staged codes."""
     from jobs import audit_tokens
 
-    staged(context, audit_tokens.run, days_of(ds, first, last), tokenizer_version)
+    staged(context, audit_tokens.run, days_of(ds, first, last), tokenizer_version, force=force)
 
 
 @app.command()
 @with_spark
-def publish(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+def publish(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, force: Force = False) -> None:
     """Audited codes -> user_tokens, in one commit."""
     from jobs import publish_tokens
 
-    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version)
+    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version, force=force)
 
 
 @app.command("run-day")
 @with_spark
-def run_day(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+def run_day(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, force: Force = False) -> None:
     """All stages of a day (or of a chunk of days, in one job a stage) in one session."""
     from jobs import audit_tokens, build_user_features, encode_users, publish_tokens, validate_sources
 
     days = days_of(ds, first, last)
     try:
-        validate_sources.run(context, days)
-        build_user_features.run(context, days)
+        validate_sources.run(context, days, force=force)
+        build_user_features.run(context, days, force=force)
         for stage in (encode_users, audit_tokens, publish_tokens):
-            stage.run(context, days, tokenizer_version)
+            stage.run(context, days, tokenizer_version, force=force)
     finally:
         print_run(context)
 

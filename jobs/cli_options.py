@@ -30,7 +30,7 @@ From = Annotated[str | None, typer.Option("--from", help="First day of a range."
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
-HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "staged_user_tokens", "user_tokens", "superseded")
+HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
 console = Console(highlight=False)
 
 
@@ -90,10 +90,10 @@ def with_spark(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def staged(context: "Context", run: Callable[..., None], *args: Any) -> None:
+def staged(context: "Context", run: Callable[..., None], *args: Any, **options: Any) -> None:
     """Runs one stage and prints what the ledger has of it, whatever its end."""
     try:
-        run(context, *args)
+        run(context, *args, **options)
     finally:
         print_run(context)
 
@@ -107,7 +107,7 @@ def print_run(context: "Context") -> None:
     for name in ("stage", "days", "status", "rows", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
     for row in rows:
-        shown = "\n".join(f"{name} {row.rows[name]:,}" for name in HEADLINE if name in row.rows)
+        shown = "\n".join(f"{name} {row.rows[name]:,}" for name in HEADLINE if name in row.rows) if row.status != "skipped" else "unchanged"
         days = "" if row.ds_from is None else str(row.ds_from) if row.ds_from == row.ds_to else f"{row.ds_from}\n{row.ds_to}"
         table.add_row(row.stage, days, row.status, shown, f"{row.seconds:.1f}")
     if rows:

@@ -158,15 +158,19 @@ class Lakehouse:
         if not self.is_local:
             yield
             return
-        folder = Path(self.root) / "_u2qt"
+        with filelock.FileLock(self.own_folder() / "commit.lock"):
+            yield
+
+    def own_folder(self, *names: str) -> Path:
+        """A folder beside the tables for locks, made when it is missing; local roots only."""
+        folder = Path(self.root, "_u2qt", *names)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(13, "not writable")
         except OSError as error:
             raise Infrastructure(f"lakehouse {self.root}: can't be written ({error.strerror}); give a folder that this user may write as --root") from None
-        with filelock.FileLock(folder / "commit.lock"):
-            yield
+        return folder
 
     def register(self, tables: tuple[Table, ...]) -> None:
         """Makes the lakehouse's tables visible to SQL in this session's catalog."""

@@ -3,17 +3,23 @@
 Reads user_features (one pinned version, file by file); writes staged_user_tokens.
 Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): a re-run replaces those partitions.
 Rows counted by Delta = rows read by Petastorm = rows written, or the run stops. Driver memory grows with row groups.
+A day whose features and codes are as its last run left them is skipped. Of a day that is published already only the
+users whose `row_hash` changed are encoded; the others keep their published codes.
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import date
+from functools import partial
 
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.delta_tables import ActiveFile, Where
-from jobs.encoding import FrozenTokenizer, encode_units
+from jobs.day_states import DayState, sums_by_day, tokens_hash
+from jobs.delta_tables import ActiveFile, Where, on_days
+from jobs.encoding import FrozenTokenizer, encode_units, tokens_udf
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered, load_registered, ship
@@ -21,7 +27,9 @@ from jobs.work_units import balanced, write_tasks
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
 
+STAGE = "encode_users"
 UNITS_PER_SLOT = 2
+MOST_REUSED = 0.5  # from this share of unchanged rows on, only the changed ones are encoded
 ROWS_PER_TOKEN_FILE = 500_000  # about 50 MB
 UNIT = "ds date, url string, shard int, shards int, rows bigint"
 
@@ -31,20 +39,77 @@ def codes_schema(sources: tuple[str, ...]) -> str:
     return f"user_id string, available_at timestamp, row_hash bigint, {codes}, ds date"
 
 
-def run(context: Context, days: Days, version: str | None = None) -> None:
-    """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered."""
-    with record_stage(context, "encode_users", days) as record:
+def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
+    """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered. `force` reuses no codes."""
+    with record_stage(context, STAGE, days, only_errors=True):
         registered = find_registered(context, version)
+    describe = partial(_states, context, registered=registered)
+    with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
+        for part in parts:
+            _run(context, part, registered, force)
+
+
+def _states(context: Context, days: Days, registered: Registered, features: int | None = None, staged: int | None = None) -> dict[date, DayState]:
+    """Feature rows, and staged rows with their codes, at the versions given or as they are now."""
+    sources = [source.name for source in context.catalog.sources]
+    inputs = sums_by_day(on_days(context.lake.read("user_features", features), days), days)
+    rows = on_days(context.lake.read("staged_user_tokens", staged), days).where(F.col("tokenizer_version") == registered.version)
+    outputs = sums_by_day(rows.select("ds", tokens_hash(sources).alias("row_hash")), days)
+    return {
+        ds: DayState(
+            ds=ds,
+            definition=registered.fingerprint,
+            inputs={"user_features": inputs[ds]},
+            outputs={"staged_user_tokens": outputs[ds]},
+            tokenizer_version=registered.version,
+        )
+        for ds in days
+    }
+
+
+def _run(context: Context, days: Days, registered: Registered, force: bool) -> None:
+    with record_stage(context, STAGE, days) as record:
         tokenizer = load_registered(registered, context.catalog)
         frozen = ship(context, registered, tokenizer.layout.source_names)
         record.read["user_features"] = context.lake.version("user_features")
         files = context.lake.active_files("user_features", record.read["user_features"], Where(days=days))
         record.rows["user_features"] = sum(file.rows for file in files)
         _require_features(context, days, record)
-        units = planned_units(context, files)
-        record.rows["petastorm_units"] = sum(len(task) for task in units)
-        rows = encoded(context, units, frozen)
+        reused = None if force else _reused(context, days, registered, frozen, tokenizer.columns(), record)
+        if reused is None:
+            units = planned_units(context, files)
+            record.rows["petastorm_units"] = sum(len(task) for task in units)
+            record.rows["encoded"] = record.rows["user_features"]
+        rows = encoded(context, units, frozen) if reused is None else reused
         _write(context, days, rows, registered, record)
+        record.states += _states(context, days, registered, record.read["user_features"], record.written["staged_user_tokens"]).values()
+
+
+def _reused(context: Context, days: Days, registered: Registered, frozen: FrozenTokenizer, columns: tuple[str, ...], record: StageRecord) -> DataFrame | None:
+    """Published codes for the rows that did not change, fresh ones for the others; None where most rows changed."""
+    record.read["user_tokens"] = context.lake.version("user_tokens")
+    where = Where(days=days, equals=(("tokenizer_version", registered.version),))
+    if not context.lake.active_files("user_tokens", record.read["user_tokens"], where):
+        return None
+    names = [codes_column(source) for source in frozen.sources]
+    known = on_days(context.lake.read("user_tokens", record.read["user_tokens"]), days).where(F.col("tokenizer_version") == registered.version)
+    known = known.select("user_id", "ds", "row_hash", F.struct(*names).alias("known"))
+    features = on_days(context.lake.read("user_features", record.read["user_features"]), days)
+    features = features.withColumn("user_id", F.col("user_id").cast("string"))
+    joined = features.join(known, on=["user_id", "ds", "row_hash"], how="left")
+    same = joined.where(F.col("known").isNotNull())
+    record.rows["reused"] = features.select("user_id", "ds", "row_hash").join(known, on=["user_id", "ds", "row_hash"], how="left_semi").count()
+    record.rows["encoded"] = record.rows["user_features"] - record.rows["reused"]
+    if record.rows["reused"] < MOST_REUSED * record.rows["user_features"]:
+        record.rows.pop("reused")
+        return None
+    keys = ("user_id", "available_at", "row_hash")
+    kept = same.select(*keys, *(F.col(f"known.{name}").alias(name) for name in names), "ds")
+    if not record.rows["encoded"]:
+        return kept
+    changed = joined.where(F.col("known").isNull())
+    fresh = changed.select(*keys, tokens_udf(frozen)(F.struct(*columns)).alias("codes"), "ds")
+    return kept.unionByName(fresh.select(*keys, *(F.col(f"codes.{name}").alias(name) for name in names), "ds"))
 
 
 def _require_features(context: Context, days: Days, record: StageRecord) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
+    ArrayType,
     DateType,
     DoubleType,
     LongType,
@@ -20,12 +21,24 @@ from pyspark.sql.types import (
 )
 
 from jobs.context import Context
+from jobs.day_states import DayState
 from jobs.errors import U2qtError
 from schemas.errors import SchemaError
 from schemas.keys import Days
 from u2qt_model.errors import ModelError
 
 COUNTS = MapType(StringType(), LongType())
+SUMS = MapType(StringType(), StringType())
+STATE = StructType(
+    [
+        StructField("ds", DateType()),
+        StructField("definition", StringType()),
+        StructField("inputs", SUMS),
+        StructField("outputs", SUMS),
+        StructField("cutoff", TimestampType()),
+        StructField("tokenizer_version", StringType()),
+    ]
+)
 RUNS_SCHEMA = StructType(
     [
         StructField("stage", StringType()),
@@ -39,6 +52,7 @@ RUNS_SCHEMA = StructType(
         StructField("started_at", TimestampType()),
         StructField("detail", StringType()),
         StructField("run_id", StringType()),
+        StructField("states", ArrayType(STATE)),
     ]
 )
 
@@ -53,13 +67,17 @@ class StageRecord:
     read: dict[str, int] = field(default_factory=dict)  # table -> version
     written: dict[str, int] = field(default_factory=dict)  # table -> version
     notes: dict[str, object] = field(default_factory=dict)  # small facts for `detail`, never content
+    states: list[DayState] = field(default_factory=list)  # what a later run compares with
     seconds: float = 0.0
     status: str = "done"
 
 
 @contextmanager
-def record_stage(context: Context, stage: str, days: Days | None) -> Iterator[StageRecord]:
-    """Yields the record to fill; writes it when the block ends. An error is recorded and goes on its way."""
+def record_stage(context: Context, stage: str, days: Days | None, *, only_errors: bool = False) -> Iterator[StageRecord]:
+    """Yields the record to fill; writes it when the block ends. An error is recorded and goes on its way.
+
+    `only_errors`: a look at what there is to do leaves a row only when it fails.
+    """
     record = StageRecord(stage=stage, days=days)
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
@@ -71,7 +89,8 @@ def record_stage(context: Context, stage: str, days: Days | None) -> Iterator[St
         raise
     finally:
         record.seconds = time.perf_counter() - clock
-        _append(context, record, started)
+        if record.status in ("refused", "failed") or not only_errors:
+            _append(context, record, started)
 
 
 def _append(context: Context, record: StageRecord, started: datetime) -> None:
@@ -87,6 +106,7 @@ def _append(context: Context, record: StageRecord, started: datetime) -> None:
         started,
         json.dumps(record.notes, default=str) if record.notes else None,
         context.run_id,
+        [(s.ds, s.definition, dict(s.inputs), dict(s.outputs), s.cutoff, s.tokenizer_version) for s in record.states],
     )
     frame = context.spark.createDataFrame([row], RUNS_SCHEMA).coalesce(1)
     context.lake.append("runs", frame, {"run_id": context.run_id, "stage": record.stage})

@@ -2,13 +2,18 @@
 
 Reads audits and exactly the audited version of staged_user_tokens; writes user_tokens_superseded, then user_tokens.
 Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): publishing again gives the same rows, and a row
-that did not change keeps the moment from which it was known (`available_at`).
+that did not change keeps the moment from which it was known (`available_at`). A day whose published rows already say what the
+stage says is skipped.
 """
+
+from datetime import date
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from jobs.changed_days import changed_days
 from jobs.context import Context
+from jobs.day_states import DayState, sums_by_day, tokens_hash
 from jobs.delta_tables import Where, on_days
 from jobs.errors import GateRefused
 from jobs.ledger import StageRecord, record_stage, versions_read
@@ -17,6 +22,7 @@ from jobs.work_units import write_tasks
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
 
+STAGE = "publish_tokens"
 KEY = ("user_id", "ds", "tokenizer_version")
 
 
@@ -42,10 +48,42 @@ def superseded_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...],
     return joined.where(~unchanged(sources)).select("o.*", F.lit(run_id).alias("superseded_by_run"))
 
 
-def run(context: Context, days: Days, version: str | None = None) -> None:
+def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
     """Raises `GateRefused` for a day without a passing audit of the staged rows as they are."""
-    with record_stage(context, "publish_tokens", days) as record:
+    with record_stage(context, STAGE, days, only_errors=True):
         registered = find_registered(context, version)
+
+    def describe(part: Days) -> dict[date, DayState]:
+        with record_stage(context, STAGE, part, only_errors=True) as record:
+            _passing_audit(context, part, registered, record)
+        return _states(context, part, registered)
+
+    with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
+        for part in parts:
+            _run(context, part, registered)
+
+
+def _states(context: Context, days: Days, registered: Registered, staged: int | None = None, published: int | None = None) -> dict[date, DayState]:
+    """The rows of the stage and those published, both with their codes."""
+    row_hash = tokens_hash([source.name for source in context.catalog.sources]).alias("row_hash")
+    sums: dict[str, dict[date, str]] = {}
+    for table, version in (("staged_user_tokens", staged), ("user_tokens", published)):
+        rows = on_days(context.lake.read(table, version), days).where(F.col("tokenizer_version") == registered.version)
+        sums[table] = sums_by_day(rows.select("ds", row_hash), days)
+    return {
+        ds: DayState(
+            ds=ds,
+            definition=registered.fingerprint,
+            inputs={"staged_user_tokens": sums["staged_user_tokens"][ds]},
+            outputs={"user_tokens": sums["user_tokens"][ds]},
+            tokenizer_version=registered.version,
+        )
+        for ds in days
+    }
+
+
+def _run(context: Context, days: Days, registered: Registered) -> None:
+    with record_stage(context, STAGE, days) as record:
         audit = _passing_audit(context, days, registered, record)
         staged = _audited_rows(context, days, registered, audit, record)
         where = Where(days=days, equals=(("tokenizer_version", registered.version),))
@@ -60,6 +98,8 @@ def run(context: Context, days: Days, version: str | None = None) -> None:
         metadata = _metadata(context, days, registered, audit)
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)
+        states = _states(context, days, registered, record.read["staged_user_tokens"], record.written["user_tokens"])
+        record.states += states.values()
 
 
 def _passing_audit(context: Context, days: Days, registered: Registered, record: StageRecord) -> Row:
@@ -119,7 +159,7 @@ def _metadata(context: Context, days: Days, registered: Registered, audit: Row) 
     """What the commit says of itself: enough to trace a row back to its sources."""
     return {
         "run_id": context.run_id,
-        "stage": "publish_tokens",
+        "stage": STAGE,
         "tokenizer_version": registered.version,
         "fingerprint": registered.fingerprint,
         "suite_hash": audit.suite_hash,

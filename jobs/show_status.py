@@ -57,6 +57,7 @@ class StageStatus:
     stage: str
     status: str  # done, refused, failed, not run, or older than its input
     started: str = ""  # UTC
+    checked: str = ""  # UTC: when its last run began, also one that found nothing changed
     seconds: float = 0.0
     rows: int | None = None
     days: int = 1  # that the rows are of
@@ -85,11 +86,13 @@ class DayStatus:
 
 
 def last_rows(runs: DataFrame) -> DataFrame:
-    """The ledger's newest row of every stage."""
+    """The ledger's newest row of every stage that did something, and when the stage was last looked at."""
     started = F.date_format("started_at", "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("started")
     row = F.struct("status", "seconds", "rows", "run_id", "detail", days_worked(), started)
-    newest = F.max_by(row, F.struct("started_at", "run_id")).alias("last")
-    return runs.groupBy("stage").agg(newest).select("stage", "last.*")
+    order = F.struct("started_at", "run_id")
+    worked = F.max_by(row, F.when(F.col("status") != "skipped", order)).alias("last")
+    checked = F.date_format(F.max("started_at"), "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("checked")
+    return runs.groupBy("stage").agg(worked, checked).where(F.col("last").isNotNull()).select("stage", "last.*", "checked")
 
 
 def marked_old(stages: dict[str, StageStatus]) -> tuple[StageStatus, ...]:
@@ -98,7 +101,7 @@ def marked_old(stages: dict[str, StageStatus]) -> tuple[StageStatus, ...]:
     for name in DAILY_STAGES:
         stage = stages.get(name, StageStatus(stage=name, status="not run"))
         inputs = [stages[i] for i in INPUTS.get(name, ()) if i in stages]
-        older = any(stage.started < i.started for i in inputs) or any(m.status == OLD for m in marked)
+        older = any((stage.checked or stage.started) < i.started for i in inputs) or any(m.status == OLD for m in marked)
         if stage.status == "done" and older:
             stage = replace(stage, status=OLD)
         marked.append(stage)
@@ -189,6 +192,7 @@ def _stages(runs: DataFrame) -> dict[str, StageStatus]:
             stage=row.stage,
             status=row.status,
             started=row.started,
+            checked=row.checked,
             seconds=row.seconds,
             rows=row.rows.get(OUTPUTS.get(row.stage, "")),
             days=row.days,

@@ -4,19 +4,25 @@ Reads the raw input of each source for the days of delivery.
 Writes source_<name>, quarantine_<name> (by delivered_ds) and deliveries (by source, delivered_ds).
 Key: one distinct raw row of one delivery. Idempotent on (source, delivered_ds): a re-run replaces those partitions.
 Every raw row ends clean, quarantined or collapsed as an exact duplicate, and the sum is checked against an independent
-count of the raw rows. Cost grows with the rows of the chunk; the driver sees one row per delivery.
+count of the raw rows. A day whose raw rows, declarations and clean rows are as its last run left them is skipped.
+Cost grows with the rows of the chunk; the driver sees one row per delivery.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from datetime import date
+from functools import partial, reduce
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs import quality
+from jobs.changed_days import changed_days
 from jobs.context import Context
+from jobs.day_states import NOTHING, DayState, definition_hash, null_safe_hash, sum_text, summed
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.ledger import StageRecord, record_stage
@@ -28,7 +34,9 @@ from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
 from schemas.source_events import source_table_name
 
+STAGE = "validate_sources"
 SOURCES_AT_ONCE = 3  # most of a small source's time is the driver's; three overlap it on two cores
+RULES = 1  # counts changes of the meaning of validation_rules
 OUTCOMES = ("rows_in", "clean", "quarantined", "duplicates")
 
 
@@ -49,33 +57,103 @@ class SourceOutcome:
 
     source: str
     deliveries: list[Row]
+    raw: dict[date, str]  # sum of the raw rows per day of delivery
     written: dict[str, int] = field(default_factory=dict)  # table -> version
     refusals: list[str] = field(default_factory=list)
 
 
-def run(context: Context, days: Days) -> None:
+def run(context: Context, days: Days, *, force: bool = False) -> None:
     """Raises `BadInput` for unreadable or undelivered input, `GateRefused` (after all sources) where a gate blocked."""
-    with record_stage(context, "validate_sources", days) as record:
+    with changed_days(context, STAGE, days, partial(describe, context), force=force) as parts:
+        for part in parts:
+            _run(context, part)
+
+
+def _run(context: Context, days: Days) -> None:
+    with record_stage(context, STAGE, days) as record:
         with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
             outcomes = list(pool.map(partial(validate_source, context, days), context.catalog.sources))
         _refuse_days_after_the_last(context, days, outcomes)
         _write_deliveries(context, days, outcomes)
         _fill(record, outcomes)
+        record.states += _states(context, days, {outcome.source: outcome.raw for outcome in outcomes}).values()
         refusals = [refusal for outcome in outcomes for refusal in outcome.refusals]
         if refusals:
             raise GateRefused("\n".join(refusals))
 
 
+def describe(context: Context, days: Days) -> dict[date, DayState]:
+    """What there is to validate on `days`, and what is validated. Reads the raw rows once."""
+
+    def raw_sums(source: Source) -> dict[date, str]:
+        with naming_the_source(source, days):
+            return _raw_sums(counted_rows(raw_rows(context.spark, source, context.input_root, days)))
+
+    with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
+        sums = dict(zip((s.name for s in context.catalog.sources), pool.map(raw_sums, context.catalog.sources), strict=True))
+    return _states(context, days, sums)
+
+
+def counted_rows(raw: DataFrame) -> list[Row]:
+    """Rows and hashes of each delivery, counted apart from the validation."""
+    fields = [f"raw.`{name.replace('`', '``')}`" for name in raw.schema["raw"].dataType.fieldNames()]  # type: ignore[attr-defined]
+    return summed(raw.withColumn("row_hash", null_safe_hash(fields)), "delivered_ds", "delivery_id").collect()
+
+
+def _raw_sums(counted: list[Row]) -> dict[date, str]:
+    """The deliveries of a day taken together."""
+    totals: dict[date, tuple[int, int]] = {}
+    for row in counted:
+        rows, hashes = totals.get(row.delivered_ds, (0, 0))
+        totals[row.delivered_ds] = (rows + row["rows"], hashes + int(row["hashes"]))
+    return {ds: sum_text(Row(rows=rows, hashes=hashes)) for ds, (rows, hashes) in totals.items()}
+
+
+def _states(context: Context, days: Days, raw: dict[str, dict[date, str]]) -> dict[date, DayState]:
+    """The clean rows as the tables have them now, and how many are refused, beside the raw rows behind them."""
+    outputs: dict[tuple[date, str], str] = {
+        (row["delivered_ds"], row["table"]): sum_text(row) for row in summed(_written_rows(context, days), "delivered_ds", "table").collect()
+    }
+    tables = [name(s.name) for s in context.catalog.sources for name in (source_table_name, quarantine_table_name)]
+    definition = definition_hash(RULES, context.catalog.time_zone, [(s.meaning(), context.catalog.suites[s.name]) for s in context.catalog.sources])
+    return {
+        ds: DayState(
+            ds=ds,
+            definition=definition,
+            inputs={source: sums.get(ds, NOTHING) for source, sums in raw.items()},
+            outputs={table: outputs.get((ds, table), NOTHING) for table in tables},
+        )
+        for ds in days
+    }
+
+
+def _written_rows(context: Context, days: Days) -> DataFrame:
+    """table, delivered_ds, row_hash of every clean and quarantined row; a quarantined row's hash is 0."""
+    frames = []
+    for source in context.catalog.sources:
+        for name, row_hash in ((source_table_name(source.name), F.col("row_hash")), (quarantine_table_name(source.name), F.lit(0).cast("bigint"))):
+            rows = on_days(context.lake.read(name), days, "delivered_ds")
+            frames.append(rows.select(F.lit(name).alias("table"), "delivered_ds", row_hash.alias("row_hash")))
+    return reduce(DataFrame.unionAll, frames)
+
+
 def validate_source(context: Context, days: Days, source: Source) -> SourceOutcome:
     """Writes both tables of `source` for `days` and evaluates its suite on the written version."""
-    try:
+    with naming_the_source(source, days):
         raw = raw_rows(context.spark, source, context.input_root, days)
-        counted = raw.groupBy("delivered_ds", "delivery_id").agg(F.count(F.lit(1)).alias("rows_in")).collect()
+        counted = counted_rows(raw)
         checked = checked_rows(raw, source, context.catalog).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             return _write(context, days, source, checked, counted)
         finally:
             checked.unpersist()
+
+
+@contextmanager
+def naming_the_source(source: Source, days: Days) -> Iterator[None]:
+    """A file that Spark can't read becomes `BadInput` with the source's name."""
+    try:
+        yield
     except BadInput:
         raise
     except Exception as error:
@@ -89,10 +167,10 @@ def validate_source(context: Context, days: Days, source: Source) -> SourceOutco
 
 
 def _write(context: Context, days: Days, source: Source, checked: DataFrame, counted: list[Row]) -> SourceOutcome:
-    outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked).collect())
+    outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked).collect(), raw=_raw_sums(counted))
     _reconcile(source, counted, outcome.deliveries)
     outcome.refusals += _too_few(source, days, outcome.deliveries)
-    where, metadata = Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": "validate_sources"}
+    where, metadata = Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE}
     run_id = F.lit(context.run_id).alias("run_id")
     tables = {
         source_table_name(source.name): (clean_rows(checked, source).select("*", run_id), "clean"),
@@ -112,7 +190,7 @@ def _write(context: Context, days: Days, source: Source, checked: DataFrame, cou
 
 def _reconcile(source: Source, counted: list[Row], deliveries: list[Row]) -> None:
     """Rows in, counted apart from the validation, equal the sum of the outcomes of every delivery."""
-    raw = {(r.delivered_ds, r.delivery_id): r.rows_in for r in counted}
+    raw = {(r.delivered_ds, r.delivery_id): r["rows"] for r in counted}
     sums = {(d.delivered_ds, d.delivery_id): d.clean + d.quarantined + d.duplicates for d in deliveries}
     if raw != sums:
         raise RuntimeError(f"source {source.name}: rows in {sorted(raw.items())}, outcomes {sorted(sums.items())}; a row was lost or doubled")
@@ -158,7 +236,7 @@ def _write_deliveries(context: Context, days: Days, outcomes: list[SourceOutcome
     ]
     schema = context.lake.read("deliveries").schema
     frame = context.spark.createDataFrame(rows, schema).coalesce(1)
-    context.lake.replace("deliveries", frame, Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": "validate_sources"})
+    context.lake.replace("deliveries", frame, Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE})
 
 
 def _nothing(outcome: SourceOutcome, days: Days) -> list[Row]:

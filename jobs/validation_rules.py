@@ -11,6 +11,7 @@ import re
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.day_states import null_safe_hash
 from jobs.raw_input import CORRUPT
 from schemas import catalog as declared
 from schemas.catalog import Catalog, Source
@@ -38,8 +39,8 @@ def checked_rows(raw: DataFrame, source: Source, catalog: Catalog) -> DataFrame:
 
 
 def clean_rows(checked: DataFrame, source: Source) -> DataFrame:
-    names = ["user_id", "event_time", "available_time", *(c.name for c in source.columns)]
-    return checked.where(F.size("reasons") == 0).select(*names, "delivery_id", "delivered_ds", "ds")
+    names = ["user_id", "event_time", "available_time", *(c.name for c in source.columns), "delivery_id", "delivered_ds"]
+    return checked.where(F.size("reasons") == 0).select(*names, null_safe_hash(names).alias("row_hash"), "ds")
 
 
 def quarantined_rows(checked: DataFrame) -> DataFrame:

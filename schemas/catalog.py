@@ -172,6 +172,15 @@ class Source(Declaration):
         facts = [self.kind, columns, self.value_names, self.template, self.max_text_chars, self.lookback_days]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
+    def meaning(self) -> dict[str, Any]:
+        """What decides which rows are clean and what they hold: not comments, nor what features are made of."""
+        features = dict.fromkeys(("description", "template", "dedup_key", "max_events", "max_text_chars", "lookback_days"), True)
+        declared = self.model_dump(mode="json", exclude=features)
+        for part in (declared["entity_key"], declared["event_time"], declared["available_time"] or {}, *declared["columns"]):
+            for explained in ("comment", "unit", "role"):
+                part.pop(explained, None)
+        return declared
+
     @model_validator(mode="after")
     def _consistent(self) -> "Source":
         names = [c.name for c in self.columns]

@@ -2,6 +2,7 @@
 
 from schemas.table import RUN_ID, Table, optional, required
 
+STATES = "ARRAY<STRUCT<ds: DATE, definition: STRING, inputs: MAP<STRING, STRING>, outputs: MAP<STRING, STRING>, cutoff: TIMESTAMP, tokenizer_version: STRING>>"
 RUNS = Table(
     name="runs",
     comment="Ledger: what ran, for which days, how it ended, rows per hop and table versions.",
@@ -9,7 +10,7 @@ RUNS = Table(
         required("stage", "STRING", "Stage, as its file in jobs/ is called."),
         optional("ds_from", "DATE", "First day worked on."),
         optional("ds_to", "DATE", "Last day worked on."),
-        required("status", "STRING", "done, refused (a gate or bad input) or failed."),
+        required("status", "STRING", "done, skipped (nothing changed), refused (a gate or bad input) or failed."),
         required("rows", "MAP<STRING, BIGINT>", "Rows per hop."),
         required("tables_read", "MAP<STRING, BIGINT>", "Table to the version read."),
         required("tables_written", "MAP<STRING, BIGINT>", "Table to the version written."),
@@ -17,5 +18,6 @@ RUNS = Table(
         required("started_at", "TIMESTAMP", "Wall clock at the start; the one place where it is recorded."),
         optional("detail", "STRING", "Why it was refused or failed; never user content."),
         RUN_ID,
+        optional("states", STATES, "Per day: the definition worked by, sums (rows:sum of row_hash) of what was read and written, the cutoff given."),
     ),
 )

@@ -19,6 +19,7 @@ def source_events(source: Source) -> Table:
             *(_field(source, column.name) for column in source.columns),
             required("delivery_id", "STRING", "Delivery that brought the row."),
             required("delivered_ds", "DATE", "Day of that delivery."),
+            required("row_hash", "BIGINT", "Null-safe xxhash64 of every value above."),
             required("ds", "DATE", "Day of the event in the catalog's time zone."),
             RUN_ID,
         ),

@@ -1,5 +1,7 @@
 """`user_tokens` with its stage and its superseded rows. Key: user_id, ds, tokenizer_version (+ superseded_by_run)."""
 
+from collections.abc import Iterable
+
 from schemas.catalog import Catalog
 from schemas.table import RUN_ID, Field, Table, optional, required
 
@@ -8,6 +10,11 @@ CODES = "{source}_codes"
 
 def codes_column(source: str) -> str:
     return CODES.format(source=source)
+
+
+def hashed_columns(sources: Iterable[str]) -> tuple[str, ...]:
+    """What a row says of a user, by which two rows are compared; not which run wrote it, nor when it was known."""
+    return ("user_id", "row_hash", *(codes_column(source) for source in sources))
 
 
 def _fields(catalog: Catalog) -> tuple[Field, ...]:

@@ -80,9 +80,9 @@ def test_a_chunk_of_days_equals_day_by_day(published: Context, writable: Context
 def test_a_re_run_gives_the_same_rows_and_keeps_when_they_were_known(published: Context, writable: Context) -> None:
     """Unchanged rows keep `available_at`, and nothing is superseded."""
     for stage in (validate_sources, build_user_features):
-        stage.run(writable, LAST)
+        stage.run(writable, LAST, force=True)
     for stage in (encode_users, audit_tokens, publish_tokens):
-        stage.run(writable, LAST, "v1")
+        stage.run(writable, LAST, "v1", force=True)
     assert content(writable.lake.read("user_tokens")) == content(published.lake.read("user_tokens"))
     known = [sorted(t.lake.read("user_tokens").select("user_id", "ds", "available_at").collect()) for t in (writable, published)]
     assert known[0] == known[1]
@@ -118,7 +118,7 @@ def test_a_failed_audit_publishes_nothing_and_keeps_the_stage(published: Context
 
 def test_rows_staged_after_the_audit_are_not_published(writable: Context) -> None:
     """Publish reads exactly the audited version, and refuses when the stage moved on."""
-    encode_users.run(writable, LAST, "v1")
+    encode_users.run(writable, LAST, "v1", force=True)
     with pytest.raises(GateRefused, match="staged again"):
         publish_tokens.run(writable, LAST, "v1")
 

@@ -41,6 +41,8 @@ def shown(context: Context) -> str:
 
 def append(context: Context, table: str, rows: list[tuple[object, ...]]) -> None:
     schema = RUNS_SCHEMA if table == "runs" else context.lake.read(table).schema
+    if table == "runs":
+        rows = [(*row, None) for row in rows]  # states
     context.lake.append(table, context.spark.createDataFrame(rows, schema).coalesce(1), {})
 
 

@@ -131,7 +131,7 @@ def fill(context: Context) -> None:
         ),
         ("validate_sources", BLOCKED, BLOCKED, "refused", {}, {}, {}, 1.5, NOON, note, "run-b"),
     ]
-    context.lake.append("runs", context.spark.createDataFrame(runs, RUNS_SCHEMA).coalesce(1), {})
+    context.lake.append("runs", context.spark.createDataFrame([(*row, None) for row in runs], RUNS_SCHEMA).coalesce(1), {})
 
 
 @pytest.fixture(scope="module")

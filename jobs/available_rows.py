@@ -1,0 +1,62 @@
+"""What a day's features may know: the cutoff, and the sums of the clean rows available by then.
+
+Pure but for reading the clean rows: nothing is written. Cost: one pass over narrow columns of the days' events, and the
+days times the profile rows inside its lookback.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from functools import reduce
+from zoneinfo import ZoneInfo
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.context import Context
+from jobs.day_states import definition_hash, summed
+from jobs.delta_tables import on_days
+from jobs.validation_rules import end_of_day
+from schemas.catalog import Catalog, Source
+from schemas.keys import Days
+from schemas.source_events import source_table_name
+
+FEATURES = 1  # counts changes of the meaning of feature_columns and build_user_features
+
+
+def cutoff(catalog: Catalog, given: datetime | None) -> Column:
+    """The moment up to which a row of `ds` may know: `given`, or the end of ds plus the delivery lag."""
+    if given is not None:
+        return F.lit(given.isoformat()).cast("timestamp")
+    lag = F.make_interval(secs=F.lit(int(catalog.delivery_lag.total_seconds())))
+    return end_of_day(F.col("ds"), catalog.time_zone) + lag
+
+
+def default_cutoff(catalog: Catalog, ds: date) -> datetime:
+    """The end of `ds` plus the delivery lag, as `cutoff` has it in Spark."""
+    end = datetime.combine(ds + timedelta(days=1), time(0), ZoneInfo(catalog.time_zone))
+    return end.astimezone(UTC) + catalog.delivery_lag
+
+
+def features_definition(catalog: Catalog) -> str:
+    return definition_hash(FEATURES, catalog.feature_layout(), catalog.time_zone, catalog.header.delivery_lag, [s.dedup_key for s in catalog.sources])
+
+
+def available_sums(context: Context, days: Days, known: Column, versions: Mapping[str, int]) -> DataFrame:
+    """source, ds, rows, hashes: the clean rows that each of `days` may know. A profile row counts for every day it is valid for."""
+    frames = []
+    for source in context.catalog.sources:
+        table = source_table_name(source.name)
+        rows = context.lake.read(table, versions.get(table)).select("ds", "available_time", "row_hash")
+        rows = on_days(rows, days) if source.kind == "events" else _valid_on(rows, days, source, context)
+        frames.append(rows.where(F.col("available_time") <= known).select(F.lit(source.name).alias("source"), "ds", "row_hash"))
+    return summed(reduce(DataFrame.unionAll, frames), "source", "ds")
+
+
+def _valid_on(rows: DataFrame, days: Days, profile: Source, context: Context) -> DataFrame:
+    chosen = F.broadcast(context.spark.createDataFrame([(ds,) for ds in days], "on DATE"))
+    valid = F.col("ds") <= F.col("on")
+    if profile.lookback_days is not None:
+        rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), profile.lookback_days))
+        valid &= F.col("ds") > F.date_sub("on", profile.lookback_days)
+    joined = rows.where(F.col("ds") <= F.lit(days.last)).join(chosen, on=valid, how="inner")
+    return joined.select(F.col("on").alias("ds"), "available_time", "row_hash")

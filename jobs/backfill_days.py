@@ -1,0 +1,75 @@
+"""backfill_days: carries out a plan, oldest day first, some days at once. Run again after an interruption, it goes on.
+
+Neighbouring days that need the same from the same stage on, under the same cutoff, go through the stages together, at
+most `days_at_once` of them. Each stage of a chunk is a run of that stage: its ledger rows, locks and checks are the same.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from jobs import DAILY_STAGES, audit_tokens, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
+from jobs.context import Context
+from jobs.day_states import runs_of_days
+from schemas.keys import Days
+
+DAYS_AT_ONCE = 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Days that go through the stages together, from `first` on."""
+
+    days: Days
+    first: str
+    cutoff: datetime | None = None
+
+
+def chunks(entries: list[plan_days.Entry], days_at_once: int) -> list[Chunk]:
+    """Oldest first; every planned day is in exactly one."""
+    starts: dict[date, tuple[str, datetime | None]] = {}
+    for entry in entries:
+        stage, cutoff = starts.get(entry.ds, (entry.stage, None))
+        starts[entry.ds] = (stage, cutoff or entry.cutoff)
+    found = []
+    for start in dict.fromkeys(starts.values()):
+        for days in runs_of_days(ds for ds in starts if starts[ds] == start):
+            found += [Chunk(days=part, first=start[0], cutoff=start[1]) for part in _cut(days, days_at_once)]
+    return sorted(found, key=lambda chunk: chunk.days.first)
+
+
+def run(
+    context: Context,
+    days: Days,
+    version: str | None = None,
+    *,
+    cutoff: datetime | None = None,
+    days_at_once: int = DAYS_AT_ONCE,
+    tell: Callable[[Chunk, int, int], None] = lambda chunk, number, total: None,
+) -> int:
+    """Days worked on. An error of a stage ends it; what was done before stands, and the next backfill starts there."""
+    planned = chunks(plan_days.run(context, days, version, cutoff), days_at_once)
+    for number, chunk in enumerate(planned, start=1):
+        tell(chunk, number, len(planned))
+        run_chunk(context, chunk, version)
+    return sum(len(chunk.days) for chunk in planned)
+
+
+def run_chunk(context: Context, chunk: Chunk, version: str | None) -> None:
+    """The stages from the first that is due; one whose input turned out the same skips itself."""
+    stages: dict[str, Callable[[], None]] = {
+        "validate_sources": lambda: validate_sources.run(context, chunk.days),
+        "build_user_features": lambda: build_user_features.run(context, chunk.days, chunk.cutoff),
+        "encode_users": lambda: encode_users.run(context, chunk.days, version),
+        "audit_tokens": lambda: audit_tokens.run(context, chunk.days, version),
+        "publish_tokens": lambda: publish_tokens.run(context, chunk.days, version),
+    }
+    for stage in DAILY_STAGES[DAILY_STAGES.index(chunk.first) :]:
+        stages[stage]()
+
+
+def _cut(days: Days, size: int) -> Iterator[Days]:
+    every = list(days)
+    for start in range(0, len(every), size):
+        part = every[start : start + size]
+        yield Days(part[0], part[-1])

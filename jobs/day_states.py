@@ -1,0 +1,98 @@
+"""What a stage knew when it last finished a day, kept in the ledger, so that unchanged work is recognised.
+
+A *sum* identifies a set of rows: their number and an order-free sum of `row_hash`, written "rows:sum". It is never a
+table's version, which a compaction or a re-run that changes nothing moves on.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+
+from jobs.context import Context
+from schemas.keys import Days
+from schemas.user_tokens import codes_column, hashed_columns
+
+NOTHING = "0:0"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayState:
+    """A day as a stage saw it: the meaning it worked by, what it read, what it wrote."""
+
+    ds: date
+    definition: str  # hash of what changes the meaning: columns, templates, rules; a tokenizer's fingerprint; a suite
+    inputs: Mapping[str, str]  # table or source -> sum
+    outputs: Mapping[str, str] = field(default_factory=dict)  # table -> sum
+    cutoff: datetime | None = None  # given by a person; None is the catalog's
+    tokenizer_version: str | None = None
+
+    def difference(self, now: "DayState") -> str:
+        """Why work recorded here must be done again for `now`; empty when nothing changed."""
+        if self.definition != now.definition:
+            return "definition changed"
+        changed = sorted(name for name in {*self.inputs, *now.inputs} if self.inputs.get(name, NOTHING) != now.inputs.get(name, NOTHING))
+        if changed:
+            return f"rows changed in {', '.join(changed)}"
+        changed = sorted(name for name in {*self.outputs, *now.outputs} if self.outputs.get(name, NOTHING) != now.outputs.get(name, NOTHING))
+        return f"its own rows in {', '.join(changed)} are no longer those it wrote" if changed else ""
+
+
+def definition_hash(*facts: Any) -> str:
+    """16 hex digits over JSON-able facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def null_safe_hash(columns: Iterable[str], arrays: Iterable[str] = ()) -> Column:
+    """xxhash64 that tells nulls apart, and where each of `arrays` (among `columns`) ends, which the plain function does not."""
+    parts = [part for name in columns for part in (F.col(name), F.col(name).isNull())]
+    return F.xxhash64(*parts, *(F.size(name) for name in arrays))
+
+
+def tokens_hash(sources: Sequence[str]) -> Column:
+    """The hash of a row of user_tokens or of its stage."""
+    return null_safe_hash(hashed_columns(sources), [codes_column(source) for source in sources])
+
+
+def summed(rows: DataFrame, *by: str, hash_column: str = "row_hash") -> DataFrame:
+    """Columns `by`, rows BIGINT, hashes DECIMAL: what a sum is made of. The decimal holds 10^19 rows."""
+    return rows.groupBy(*by).agg(F.count(F.lit(1)).alias("rows"), F.sum(F.col(hash_column).cast("decimal(38,0)")).alias("hashes"))
+
+
+def sum_text(row: Row | None) -> str:
+    return NOTHING if row is None or not row["rows"] else f"{row['rows']}:{row['hashes']}"
+
+
+def sums_by_day(rows: DataFrame, days: Days, hash_column: str = "row_hash") -> dict[date, str]:
+    """The sum of each of `days`; a day without rows has one too. The driver sees one row per day."""
+    found = {row["ds"]: row for row in summed(rows, "ds", hash_column=hash_column).collect()}
+    return {ds: sum_text(found.get(ds)) for ds in days}
+
+
+def recorded_states(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, DayState]:
+    """The days whose newest attempt by `stage` (under `version`) was done, with what it recorded."""
+    ledger = context.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") != "skipped"))
+    ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
+    worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
+    attempts = ledger.select("status", "started_at", "states", F.explode(worked).alias("ds"))
+    mine = F.filter("states", lambda s: (s["ds"] == F.col("ds")) & s["tokenizer_version"].eqNullSafe(F.lit(version)))
+    attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where((F.col("status") != "done") | F.col("state").isNotNull())
+    newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "state"), "started_at").alias("last"))
+    done = newest.where(F.col("last.status") == "done").select("last.state.*").collect()
+    return {row.ds: DayState(**row.asDict() | {"cutoff": row.cutoff and row.cutoff.astimezone(UTC)}) for row in done}  # collected in local time
+
+
+def runs_of_days(days: Iterable[date]) -> list[Days]:
+    """Days in ascending order as few ranges of days without a gap."""
+    ranges: list[Days] = []
+    for ds in sorted(days):
+        if ranges and (ds - ranges[-1].last).days == 1:
+            ranges[-1] = Days(ranges[-1].first, ds)
+        else:
+            ranges.append(Days(ds, ds))
+    return ranges

@@ -1,0 +1,157 @@
+"""plan_days: which stages of which days are missing, failed or stale, and why. `u2qt plan` shows it, `u2qt backfill` does it.
+
+Reads the ledger, deliveries and the sums of clean rows and features; writes nothing. Raw input is not read: a delivery
+that came again is known once it is validated. Cost: one pass over narrow columns of the clean rows and features of the
+days; the driver sees one row per day, source and stage.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from pyspark.sql import functions as F
+
+from jobs import DAILY_STAGES, available_rows
+from jobs.context import Context
+from jobs.day_states import NOTHING, DayState, recorded_states, runs_of_days, sum_text, summed, sums_by_day
+from jobs.delta_tables import on_days
+from jobs.registered_tokenizers import find_registered
+from schemas.keys import Days
+from schemas.source_events import source_table_name
+
+OUTPUT_ROWS = dict(zip(DAILY_STAGES, ("rows_in", "user_features", "staged_user_tokens", "staged_user_tokens", "user_tokens"), strict=True))
+TOKEN_STAGES = DAILY_STAGES[2:]
+LEDGER_ROWS = 50  # newest rows of a stage that its time is estimated from
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A stage of a day that has to run. `rows` and `seconds` are the ledger's: what the day had, what a day takes."""
+
+    ds: date
+    stage: str
+    reason: str
+    rows: int | None = None
+    seconds: float | None = None
+    cutoff: datetime | None = None  # for build_user_features: up to when its rows may know
+
+
+def run(context: Context, days: Days, version: str | None = None, cutoff: datetime | None = None) -> list[Entry]:
+    """Entries by day, then in the order of the stages.
+
+    Rows known by `cutoff` count as late where a day doesn't have them yet; by default those known at the end of the last
+    validated day and its delivery lag. A named `version` asks for its tokens of every day; without it days that some
+    version has published are left as they are.
+    """
+    registered = find_registered(context, version)
+    states = {stage: recorded_states(context, stage, days, registered.version if stage in TOKEN_STAGES else None) for stage in DAILY_STAGES}
+    fates = _last_attempts(context, days)
+    last = _last_delivered(context)
+    known_by = cutoff or (available_rows.default_cutoff(context.catalog, last) if last else None)
+    available = _Available(context, days, known_by, states["build_user_features"])
+    features = sums_by_day(on_days(context.lake.read("user_features"), days), days)
+    elsewhere = set() if version is not None else _published_days(context, days)
+    entries: list[Entry] = []
+    for ds in days:
+        found = _of_day(context, ds, {stage: states[stage].get(ds) for stage in DAILY_STAGES}, fates, available, features[ds], registered.fingerprint)
+        if ds in elsewhere:
+            found = [entry for entry in found if entry.stage not in TOKEN_STAGES or states["publish_tokens"].get(ds)]
+        entries += found
+    return _estimated(context, entries)
+
+
+def _of_day(
+    context: Context,
+    ds: date,
+    states: Mapping[str, DayState | None],
+    fates: Mapping[tuple[str, date], str],
+    available: "_Available",
+    features: str,
+    fingerprint: str,
+) -> list[Entry]:
+    entries: list[Entry] = []
+    for stage in DAILY_STAGES:
+        state, given = states[stage], None
+        if entries:
+            reason = f"{entries[-1].stage} comes first"
+        elif state is None:
+            reason = {"failed": "broke", "refused": "was refused"}.get(fates.get((stage, ds), ""), "never ran")
+        elif stage == "build_user_features":
+            reason, given = available.reason(ds, state)
+        elif stage == "encode_users":
+            reason = _difference(state, fingerprint, {"user_features": features})
+        elif stage == "publish_tokens":
+            reason = _difference(state, fingerprint, (states["encode_users"] or state).outputs)
+        else:
+            reason = ""
+        if reason:
+            entries.append(Entry(ds=ds, stage=stage, reason=reason, cutoff=given))
+    return entries
+
+
+def _difference(state: DayState, definition: str, inputs: Mapping[str, str]) -> str:
+    return state.difference(replace(state, definition=definition, inputs=inputs))
+
+
+class _Available:
+    """The clean rows of each day that its features know, and those that came later. Two passes over narrow columns."""
+
+    def __init__(self, context: Context, days: Days, known_by: datetime | None, built: Mapping[date, DayState]) -> None:
+        self.known_by = known_by
+        self.definition = available_rows.features_definition(context.catalog)
+        self.now: dict[tuple[date, str], str] = {}
+        self.late: dict[date, int] = {}
+        cutoffs = {ds: built[ds].cutoff if ds in built else None for ds in days}
+        for moment in dict.fromkeys(cutoffs.values()):
+            for part in runs_of_days(ds for ds in days if cutoffs[ds] == moment):
+                self._look(context, part, moment)
+
+    def _look(self, context: Context, days: Days, given: datetime | None) -> None:
+        known = available_rows.cutoff(context.catalog, given)
+        for row in available_rows.available_sums(context, days, known, {}).collect():
+            self.now[row["ds"], row["source"]] = sum_text(row)
+        if self.known_by is None:
+            return
+        for source in context.catalog.events:
+            rows = on_days(context.lake.read(source_table_name(source.name)), days).select("ds", "available_time", "row_hash")
+            later = rows.where((F.col("available_time") > known) & (F.col("available_time") <= F.lit(self.known_by.isoformat()).cast("timestamp")))
+            for row in summed(later, "ds").collect():
+                self.late[row["ds"]] = self.late.get(row["ds"], 0) + row["rows"]
+
+    def reason(self, ds: date, state: DayState) -> tuple[str, datetime | None]:
+        now = {source: self.now.get((ds, source), NOTHING) for source in state.inputs}
+        changed = state.difference(replace(state, definition=self.definition, inputs=now))
+        late = self.late.get(ds, 0)
+        if late:
+            return f"{late:,} late rows since", self.known_by
+        return changed, None
+
+
+def _last_attempts(context: Context, days: Days) -> dict[tuple[str, date], str]:
+    """(stage, ds) to how its newest attempt ended."""
+    rows = context.lake.read("runs").where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)) & (F.col("status") != "skipped"))
+    worked = F.explode(F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))).alias("ds")
+    newest = rows.select("stage", "status", "started_at", worked).groupBy("stage", "ds").agg(F.max_by("status", "started_at").alias("status"))
+    return {(row.stage, row.ds): row.status for row in newest.collect()}
+
+
+def _last_delivered(context: Context) -> date | None:
+    row = context.lake.read("deliveries").where(F.col("rows_in") > 0).agg(F.max("delivered_ds").alias("last")).first()
+    return row["last"] if row else None
+
+
+def _published_days(context: Context, days: Days) -> set[date]:
+    return {row.ds for row in on_days(context.lake.read("user_tokens"), days).select("ds").distinct().collect()}
+
+
+def _estimated(context: Context, entries: list[Entry]) -> list[Entry]:
+    """Mean seconds of a day, and rows per day, over the stage's newest ledger rows that worked."""
+    runs = context.lake.read("runs").where((F.col("status") == "done") & F.col("ds_from").isNotNull())
+    per_stage: dict[str, tuple[float, int]] = {}
+    for stage in {entry.stage for entry in entries}:
+        rows = runs.where(F.col("stage") == stage).orderBy(F.col("started_at").desc()).limit(LEDGER_ROWS)
+        days = F.sum(F.datediff("ds_to", "ds_from") + 1)
+        total = rows.agg(days.alias("days"), F.sum("seconds").alias("seconds"), F.sum(F.col("rows")[OUTPUT_ROWS[stage]]).alias("rows")).first()
+        if total is not None and total["days"]:
+            per_stage[stage] = (total["seconds"] / total["days"], round((total["rows"] or 0) / total["days"]))
+    return [replace(e, seconds=per_stage[e.stage][0], rows=per_stage[e.stage][1]) if e.stage in per_stage else e for e in entries]

@@ -1,0 +1,142 @@
+"""Running again: unchanged work is recognised and skipped, late rows change their own day and only the users they are of."""
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from jobs import audit_tokens, available_rows, build_user_features, encode_users, publish_tokens, validate_sources
+from jobs.context import Context
+from jobs.delta_tables import Lakehouse
+from schemas.catalog import Catalog, Source
+from schemas.keys import Days
+
+DAYS = Days(date(2024, 1, 1), date(2024, 1, 3))
+SECOND = Days(date(2024, 1, 2), date(2024, 1, 2))
+MUCH_LATER = datetime(2024, 2, 1, tzinfo=UTC)
+STAGES = (validate_sources, build_user_features, encode_users, audit_tokens, publish_tokens)
+
+
+def run_day(context: Context, days: Days, cutoff: datetime | None = None, *, force: bool = False) -> None:
+    validate_sources.run(context, days, force=force)
+    build_user_features.run(context, days, cutoff, force=force)
+    for stage in (encode_users, audit_tokens, publish_tokens):
+        stage.run(context, days, "v1", force=force)
+
+
+def statuses(context: Context) -> dict[str, str]:
+    rows = context.lake.read("runs").where(F.col("run_id") == context.run_id).orderBy("started_at").collect()
+    return {row.stage: row.status for row in rows}
+
+
+def tokens(context: Context, *ignored: str) -> list[object]:
+    rows = context.lake.read("user_tokens")
+    return [tuple(row) for row in rows.drop("run_id", *ignored).orderBy("ds", "user_id").collect()]
+
+
+def test_a_second_run_skips_every_stage_and_writes_nothing(published: Context, writable: Context) -> None:
+    """The ledger says so; no other table has a new version; `force` works all the same and gives the same rows."""
+    tables = ("source_bill", "quarantine_bill", "deliveries", "user_features", "staged_user_tokens", "audits", "user_tokens")
+    before = {table: writable.lake.version(table) for table in tables}
+    run_day(writable, DAYS)
+    assert statuses(writable) == {stage.STAGE: "skipped" for stage in STAGES}
+    assert {table: writable.lake.version(table) for table in tables} == before
+    forced = replace(writable, run_id="third")
+    run_day(forced, SECOND, force=True)
+    assert statuses(forced) == {stage.STAGE: "done" for stage in STAGES}
+    assert tokens(forced) == tokens(published)
+    assert writable.lake.read("user_tokens_superseded").isEmpty()
+
+
+def test_a_stage_whose_rows_were_changed_by_other_hands_works_again(published: Context, writable: Context) -> None:
+    """Only the day concerned; and the rows come back as they were."""
+    staged = writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('staged_user_tokens')}` WHERE ds = '2024-01-02'")
+    assert staged.collect()[0][0] > 0
+    encode_users.run(writable, DAYS, "v1")
+    rows = writable.lake.read("runs").where("run_id = 'second'").orderBy("ds_from").collect()
+    assert [(str(row.ds_from), row.status) for row in rows] == [("2024-01-01", "skipped"), ("2024-01-02", "done"), ("2024-01-03", "skipped")]
+    assert rows[1].rows["encoded"] == 0
+    assert rows[1].rows["reused"] == rows[1].rows["user_features"] > 0
+    audit_tokens.run(writable, DAYS, "v1")
+    publish_tokens.run(writable, DAYS, "v1")
+    assert tokens(writable) == tokens(published)
+
+
+def test_a_changed_definition_is_worked_again_and_a_changed_comment_is_not(writable: Context) -> None:
+    """A template changes features; a description changes nothing."""
+    bill, *others = writable.catalog.sources
+    explained = replace(writable, run_id="explained", catalog=with_source(writable, bill.model_copy(update={"description": "Other words."}), others))
+    build_user_features.run(explained, SECOND)
+    assert statuses(explained) == {"build_user_features": "skipped"}
+    shorter = replace(writable, run_id="shorter", catalog=with_source(writable, bill.model_copy(update={"max_text_chars": 40}), others))
+    build_user_features.run(shorter, SECOND)
+    assert statuses(shorter) == {"build_user_features": "done"}
+
+
+def with_source(context: Context, changed: Source, others: list[Source]) -> Catalog:
+    return context.catalog.model_copy(update={"sources": (changed, *others)})
+
+
+@pytest.fixture
+def fed_late(writable: Context, simulated: Path, tmp_path: Path) -> Context:
+    """`writable` after the delivery of the 3rd came again, now with late bills of two users of the 2nd."""
+    raw = tmp_path / "raw"
+    shutil.copytree(simulated / "raw", raw)
+    clean = writable.lake.read("source_bill").where("ds = '2024-01-02' AND delivered_ds = '2024-01-02'")
+    two = clean.groupBy("user_id").agg(F.min("bill_id").alias("bill_id")).orderBy("user_id").limit(2)
+    delivered = writable.spark.read.parquet(str(raw / "bill" / "delivered_ds=2024-01-02"))
+    again = delivered.dropDuplicates(["bill_id"]).join(two.select("bill_id"), on="bill_id", how="left_semi")
+    late = again.withColumn("bill_id", F.concat(F.lit("late-"), "bill_id")).withColumn("delivered_at", F.lit("2024-01-03 20:00:00"))
+    late.select(*delivered.columns).write.mode("append").parquet(str(raw / "bill" / "delivered_ds=2024-01-03"))
+    return replace(writable, input_root=str(raw), run_id="late")
+
+
+def test_late_rows_change_their_own_day_and_the_users_they_are_of(published: Context, fed_late: Context, tmp_path: Path) -> None:
+    """The result equals a full run of the day in all but `run_id` and `available_at`; what was known then is kept."""
+    validate_sources.run(fed_late, DAYS)
+    build_user_features.run(fed_late, DAYS)
+    done = fed_late.lake.read("runs").where("run_id = 'late' AND status = 'done'").collect()
+    assert [(row.stage, str(row.ds_from), str(row.ds_to)) for row in done] == [("validate_sources", "2024-01-03", "2024-01-03")], "known after the cutoff"
+    run_day(fed_late, SECOND, MUCH_LATER)
+    keys = ("user_id", "row_hash")
+    before, after = (c.lake.read("user_features").where("ds = '2024-01-02'").select(*keys) for c in (published, fed_late))
+    changed = after.subtract(before).count()
+    encoded = fed_late.lake.read("runs").where("stage = 'encode_users' AND run_id = 'late' AND status = 'done'").collect()
+    assert [(row.rows["encoded"], row.rows["reused"]) for row in encoded] == [(changed, after.count() - changed)]
+    assert 2 <= changed < after.count() / 2
+    superseded = fed_late.lake.read("user_tokens_superseded")
+    assert {row.superseded_by_run for row in superseded.collect()} == {"late"}
+    assert superseded.count() == before.subtract(after).count()
+    shutil.copytree(fed_late.lake.root, tmp_path / "full")
+    full = replace(fed_late, lake=Lakehouse(fed_late.spark, str(tmp_path / "full")), run_id="full")
+    run_day(full, SECOND, MUCH_LATER, force=True)
+    assert tokens(full, "available_at") == tokens(fed_late, "available_at") != tokens(published, "available_at")
+
+
+def test_running_a_repaired_day_again_does_not_undo_the_repair(fed_late: Context) -> None:
+    """Without a cutoff the repair's holds; an explicit one is obeyed."""
+    validate_sources.run(fed_late, DAYS)
+    build_user_features.run(fed_late, SECOND, MUCH_LATER)
+    repaired = fed_late.lake.read("user_features").where("ds = '2024-01-02'").select("user_id", "row_hash", "available_at")
+    rows = sorted(repaired.collect())
+    again = replace(fed_late, run_id="again")
+    build_user_features.run(again, DAYS)
+    assert statuses(again) == {"build_user_features": "skipped"}
+    build_user_features.run(replace(fed_late, run_id="forced"), SECOND, force=True)
+    assert sorted(repaired.collect()) == rows
+    assert {row.available_at.astimezone(UTC) for row in rows} == {MUCH_LATER}
+    build_user_features.run(replace(fed_late, run_id="back"), SECOND, available_rows.default_cutoff(fed_late.catalog, SECOND.first))
+    assert sorted(repaired.collect()) != rows
+
+
+def test_the_default_cutoff_is_the_same_in_python_and_spark(ready: Context) -> None:
+    """Also on days when clocks change, and for a zone that skips midnight."""
+    for zone, ds in (("Asia/Shanghai", date(2024, 1, 1)), ("America/Sao_Paulo", date(2018, 11, 3)), ("Europe/Berlin", date(2024, 10, 26))):
+        header = ready.catalog.header.model_copy(update={"time_zone": zone})
+        catalog = ready.catalog.model_copy(update={"header": header})
+        row = ready.spark.createDataFrame([(ds,)], "ds DATE").select(F.unix_seconds(available_rows.cutoff(catalog, None)).alias("at")).first()
+        assert row is not None
+        assert row["at"] == int(available_rows.default_cutoff(catalog, ds).timestamp()), zone
