@@ -53,6 +53,8 @@ def probe_with(strength: float) -> Scorer:
 
     def score(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
         used = np.flatnonzero(np.asarray((features != 0).sum(axis=0)).ravel() >= MIN_ROWS)
+        if not used.size:
+            return np.zeros(tried.shape[0])  # nothing to go on: everybody alike
         scaler = StandardScaler(with_mean=isinstance(features, np.ndarray))  # centring would fill a sparse matrix
         model = LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(scaler.fit_transform(features[:, used]), labels)
         return np.asarray(model.decision_function(scaler.transform(tried[:, used])), np.float64)

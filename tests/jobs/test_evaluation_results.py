@@ -90,9 +90,9 @@ def test_a_planted_future_column_is_seen() -> None:
 
 def test_grouping_by_person_keeps_a_name_from_being_recalled() -> None:
     """A column per person, labels dealt to persons: recalled where a person is on both sides, worth nothing in folds of persons."""
-    persons = np.repeat(np.arange(60), 4)
+    persons = np.repeat(np.arange(60), 16)
     named = np.eye(60)[persons]
-    leaking = tuple(Split(train=np.flatnonzero(np.arange(240) % 4 != k), test=np.flatnonzero(np.arange(240) % 4 == k)) for k in range(4))
+    leaking = tuple(Split(train=np.flatnonzero(np.arange(960) % 4 != k), test=np.flatnonzero(np.arange(960) % 4 == k)) for k in range(4))
     by_person = np.random.default_rng(0).integers(0, 2, 60)[persons]
     found = out_of_split_scores(named, by_person, persons, leaking, MODELS["linear"])
     everyone = person_draws(persons, draws=20, seed=0)
@@ -100,6 +100,12 @@ def test_grouping_by_person_keeps_a_name_from_being_recalled() -> None:
     honest = person_folds(persons, by_person, folds=5, seed=0)
     found = out_of_split_scores(named, by_person, persons, honest, MODELS["linear"])
     assert measure(found, by_person, persons, honest, everyone).auc[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_features_that_too_few_rows_have_say_nothing_of_anybody() -> None:
+    """Every column is left out of the probe: all scores are equal."""
+    labels = np.arange(8) % 2
+    assert set(MODELS["linear"](np.eye(8), labels, np.arange(8), np.eye(8))) == {0.0}
 
 
 def test_a_control_that_is_off_says_so() -> None:
