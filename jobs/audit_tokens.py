@@ -62,7 +62,7 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
     where = Where(days=days, equals=(("tokenizer_version", registered.version),))
     files: dict[str, list[str]] = {str(ds): [] for ds in days}
     for file in context.lake.active_files("staged_user_tokens", staged_version, where):
-        files[file.partition["ds"]].append(file.url)
+        files[file.partition["ds"]].append(file.url.rsplit("/", 1)[-1])
     definition = quality.packaged_suite("user_tokens.json", registered.layout, rows=0).suite_hash
     return {
         ds: DayState(
