@@ -11,6 +11,8 @@ from schemas import keys
 app = typer.Typer()
 Cutoff = Annotated[str | None, typer.Option("--cutoff", help="Moment, ISO 8601 with offset, up to which rows may know.")]
 
+Accept = Annotated[str | None, typer.Option("--accept", help="Reason to publish a day that its audit found unlike the days before it.")]
+
 
 @app.command()
 @with_spark
@@ -19,7 +21,8 @@ def init(context: Any) -> None:
     from jobs import init_lakehouse
 
     made = init_lakehouse.run(context)
-    say(f"{context.lake.root}: {made['created']} tables created, {made['existing']} were there (catalog {context.catalog.name})")
+    added = f", {made['columns_added']} columns added to them" if made["columns_added"] else ""
+    say(f"{context.lake.root}: {made['created']} tables created, {made['existing']} were there{added} (catalog {context.catalog.name})")
 
 
 @app.command()
@@ -60,11 +63,11 @@ def audit(context: Any, ds: Ds = None, first: From = None, last: To = None, toke
 
 @app.command()
 @with_spark
-def publish(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None) -> None:
+def publish(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, accept: Accept = None) -> None:
     """Audited codes -> user_tokens, in one commit."""
     from jobs import publish_tokens
 
-    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version)
+    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version, accept)
 
 
 @app.command("run-day")

@@ -8,7 +8,7 @@ count of the raw rows. Cost grows with the rows of the chunk; the driver sees on
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pyspark import StorageLevel
@@ -20,7 +20,7 @@ from jobs.context import Context
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.ledger import StageRecord, record_stage
-from jobs.raw_input import last_delivered, raw_rows, read_fault
+from jobs.raw_input import ColumnNotes, last_delivered, raw_rows, read_fault
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from jobs.work_units import write_tasks
 from schemas.catalog import Source
@@ -51,6 +51,7 @@ class SourceOutcome:
     deliveries: list[Row]
     written: dict[str, int] = field(default_factory=dict)  # table -> version
     refusals: list[str] = field(default_factory=list)
+    columns: ColumnNotes = field(default_factory=ColumnNotes)
 
 
 def run(context: Context, days: Days) -> None:
@@ -69,11 +70,12 @@ def run(context: Context, days: Days) -> None:
 def validate_source(context: Context, days: Days, source: Source) -> SourceOutcome:
     """Writes both tables of `source` for `days` and evaluates its suite on the written version."""
     try:
-        raw = raw_rows(context.spark, source, context.input_root, days)
+        columns = ColumnNotes()
+        raw = raw_rows(context.spark, source, context.input_root, days, columns)
         counted = raw.groupBy("delivered_ds", "delivery_id").agg(F.count(F.lit(1)).alias("rows_in")).collect()
         checked = checked_rows(raw, source, context.catalog).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            return _write(context, days, source, checked, counted)
+            return replace(_write(context, days, source, checked, counted), columns=columns)
         finally:
             checked.unpersist()
     except BadInput:
@@ -140,7 +142,9 @@ def _suite_refusals(context: Context, source: Source, days: Days, outcome: Sourc
 
 
 def _refuse_days_after_the_last(context: Context, days: Days, outcomes: list[SourceOutcome]) -> None:
-    """With deliveries named by a column an empty day may be a day that was never delivered: no source knows it yet."""
+    """With deliveries named by a column alone an empty day may be a day that was never delivered; a day's folder is an answer."""
+    if any(source.input.delivered_ds is None for source in context.catalog.sources):
+        return
     if any(delivery.delivered_ds == days.last for outcome in outcomes for delivery in outcome.deliveries):
         return
     known = [last_delivered(context.spark, s, context.input_root) for s in context.catalog.sources]
@@ -171,6 +175,7 @@ def _nothing(outcome: SourceOutcome, days: Days) -> list[Row]:
 def _fill(record: StageRecord, outcomes: list[SourceOutcome]) -> None:
     for outcome in outcomes:
         record.written |= outcome.written
+        record.notes |= {f"{outcome.source}, {what}": names for what, names in outcome.columns.lines().items()}
         for name in OUTCOMES:
             total = sum(d[name] for d in outcome.deliveries)
             record.rows[name] = record.rows.get(name, 0) + total
