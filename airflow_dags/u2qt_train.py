@@ -15,7 +15,7 @@ Learns `tokenizer_version` from the feature rows of `from` to `to` and, only wit
 `user_tokens_current` shows. Labels up to the day `to` must not be joined with its tokens: they would leak.
 
 **Before you promote**: look at it (`u2qt tokenizer show V`), then encode, audit and publish the days that readers need
-(`u2qt run-day --from D --to D --tokenizer-version V`); the current view is empty for days that the new version has not published.
+(`u2qt tokenizer shadow V`); a promotion that would hide published days is refused.
 
 **Settings** (environment of the workers): `U2QT_ROOT` lakehouse, an absolute path or URI; `U2QT_CATALOG` and `U2QT_BIN` as for `u2qt_daily`.
 
@@ -28,10 +28,10 @@ Nothing is retried: training is long, and a failed one registers nothing.
 | exit 20, version | that version exists with another fingerprint | `u2qt tokenizer list`; take a new name |
 | exit 30 | Java, disk, memory, permissions | `u2qt doctor` |
 | exit 30 of `promote_tokenizer` | somebody promoted at the same moment | `u2qt tokenizer list`, then clear the task |
-| exit 10 | no gate stands in training: report it | |
+| exit 10 of `promote_tokenizer` | days that the current version published are missing under the new one | `u2qt tokenizer shadow V`, then clear the task |
 | exit 1 | a bug; the log has a traceback | |
 
-To go back: `u2qt tokenizer promote V` with the version before.
+To go back: `u2qt tokenizer roll-back`.
 """
 
 

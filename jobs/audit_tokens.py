@@ -1,6 +1,7 @@
-"""audit_tokens: the gate. Evaluates the token suite on the written stage and records the verdict.
+"""audit_tokens: the gate. Evaluates the token suite on the written stage, compares it with the days before, records both.
 
-Reads staged_user_tokens (its current version, pinned) and user_features (row counts and hashes); writes audits.
+Reads staged_user_tokens (its current version, pinned), user_features (row counts and hashes), and for the gates that compare
+with earlier days user_tokens and deliveries; writes audits.
 Key: ds, tokenizer_version, staged_version, run_id. Idempotent: another audit of the same version says the same.
 A refusal exits 10, publishes nothing and leaves the stage as it is. A day that passed, and whose staged files and feature
 rows are still those that were audited, is skipped.
@@ -9,20 +10,22 @@ rows are still those that were audited, is skipped.
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs import quality
+from jobs import drift_gates, quality
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import DayState, sum_text, summed
+from jobs.day_states import DayState, definition_hash, sum_text, summed
 from jobs.delta_tables import Where, on_days
+from jobs.drift_gates import DayDrift
 from jobs.errors import GateRefused
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered
+from schemas.audits import AUDITS
 from schemas.keys import Days
 
 STAGE = "audit_tokens"
@@ -42,7 +45,7 @@ def mismatches(staged: Mapping[date, Row], features: Mapping[date, Row], days: D
 
 
 def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
-    """Raises `GateRefused` naming every failing expectation with counts and sample row hashes."""
+    """Raises `GateRefused` naming every failing expectation with counts and sample row hashes, or every gate that blocked."""
     with record_stage(context, STAGE, days, only_errors=True):
         registered = find_registered(context, version)
     describe = partial(_now, context, registered=registered)
@@ -63,7 +66,8 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
     files: dict[str, list[str]] = {str(ds): [] for ds in days}
     for file in context.lake.active_files("staged_user_tokens", staged_version, where):
         files[file.partition["ds"]].append(file.url.rsplit("/", 1)[-1])
-    definition = quality.packaged_suite("user_tokens.json", registered.layout, rows=0).suite_hash
+    suite = quality.packaged_suite("user_tokens.json", registered.layout, rows=0)
+    definition = definition_hash(suite.suite_hash, context.catalog.drift.model_dump(mode="json"))
     return {
         ds: DayState(
             ds=ds,
@@ -80,7 +84,7 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
 
 def _run(context: Context, days: Days, registered: Registered) -> None:
     with record_stage(context, STAGE, days) as record:
-        for table in ("staged_user_tokens", "user_features"):
+        for table in ("staged_user_tokens", "user_features", "user_tokens", "deliveries"):
             record.read[table] = context.lake.version(table)
         staged = on_days(context.lake.read("staged_user_tokens", record.read["staged_user_tokens"]), days)
         staged = staged.where(F.col("tokenizer_version") == registered.version)
@@ -92,12 +96,38 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
         suite = quality.packaged_suite("user_tokens.json", registered.layout, rows=record.rows["staged_user_tokens"])
         result = quality.evaluate(staged, suite)
         failures += [_described(staged, failure) for failure in result.failures]
-        verdicts = {ds: (not failures, counts[ds].rows if ds in counts else 0) for ds in days}
-        _write(context, registered, record, result, verdicts, failures)
+        drift = {} if failures else _drift(context, days, registered, staged, record)
+        record.notes |= {f"drift {ds}": day.note for ds, day in drift.items() if day.note}
+        rows = {ds: counts[ds].rows if ds in counts else 0 for ds in days}
+        _write(context, registered, record, result, rows, failures, drift)
+        refused = f"staged_user_tokens version {record.read['staged_user_tokens']}, {days}, tokenizer {registered.version}: not published"
         if failures:
-            staged_version = record.read["staged_user_tokens"]
-            raise GateRefused("\n".join([f"staged_user_tokens version {staged_version}, {days}, tokenizer {registered.version}: not published", *failures]))
+            raise GateRefused("\n".join([refused, *failures]))
+        blocked = [line for day in drift.values() if day.blocking for line in _blocked(day, registered)]
+        if blocked:
+            raise GateRefused("\n".join([refused, *blocked]))
         record.states += _states(context, days, registered, feature_sums, record.read["staged_user_tokens"]).values()
+
+
+def _drift(context: Context, days: Days, registered: Registered, staged: DataFrame, record: StageRecord) -> dict[date, DayDrift]:
+    """The days against those before them. The tokens of trailing days are read: about a week's, a few columns of it."""
+    rules = context.catalog.drift
+    files = context.lake.active_files("user_tokens", record.read["user_tokens"], Where(equals=(("tokenizer_version", registered.version),)))
+    history = drift_gates.compared_days({date.fromisoformat(file.partition["ds"]) for file in files}, days, rules.trailing_days)
+    past = sorted({day for compared in history.values() for day in compared} - set(days))
+    published = context.lake.read("user_tokens", record.read["user_tokens"]).where(F.col("ds").isin(past))
+    tokens = published.where(F.col("tokenizer_version") == registered.version).unionByName(staged)
+    delivered = context.lake.read("deliveries", record.read["deliveries"]).where(F.col("delivered_ds").isin([*past, *days]))
+    delivered = delivered.where(F.col("source").isin([source.name for source in context.catalog.events]))  # profiles come as changes or whole, as it suits
+    sums = delivered.groupBy("source", "delivered_ds").agg(F.sum("clean").alias("clean")).collect()
+    clean = {(row.source, row.delivered_ds): int(row.clean) for row in sums}
+    sizes = {(source["name"], level["level"]): int(level["codebook_size"]) for source in registered.layout["sources"] for level in source["levels"]}
+    return {day.ds: day for day in drift_gates.measured(tokens, history, sizes, clean, rules)}
+
+
+def _blocked(day: DayDrift, registered: Registered) -> list[str]:
+    way_out = f"look at `u2qt report --ds {day.ds} --tokenizer-version {registered.version}`; if the day is right: `u2qt publish --ds {day.ds} --accept REASON`"
+    return [f"{day.ds}, not like the {len(day.compared_with)} days before it: {line}" for line in day.blocking] + [way_out]
 
 
 def _described(staged: DataFrame, failure: quality.Failure) -> str:
@@ -110,16 +140,23 @@ def _write(
     registered: Registered,
     record: StageRecord,
     result: quality.SuiteResult,
-    verdicts: Mapping[date, tuple[bool, int]],
+    rows: Mapping[date, int],
     failures: list[str],
+    drift: Mapping[date, DayDrift],
 ) -> None:
     """One row a day, for the staged version that was read."""
-    staged_version = record.read["staged_user_tokens"]
-    rows = [
-        (ds, registered.version, staged_version, result.suite_hash, success, result.evaluated, count, json.dumps(failures), context.run_id)
-        for ds, (success, count) in verdicts.items()
-    ]
-    frame = context.spark.createDataFrame(rows, context.lake.read("audits").schema).coalesce(1)
+    verdict = {
+        "tokenizer_version": registered.version,
+        "staged_version": record.read["staged_user_tokens"],
+        "suite_hash": result.suite_hash,
+        "success": not failures,
+        "evaluated": result.evaluated,
+        "failures": json.dumps(failures),
+        "audited_at": datetime.now(UTC),
+        "run_id": context.run_id,
+    }
+    found = {ds: {"drift": day.to_json(), "drift_blocked": bool(day.blocking)} for ds, day in drift.items()}
+    frame = context.lake.frame(AUDITS, [verdict | {"ds": ds, "rows": count} | found.get(ds, {}) for ds, count in rows.items()])
     record.written["audits"] = context.lake.append("audits", frame, {"run_id": context.run_id, "stage": record.stage})
 
 

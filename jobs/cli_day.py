@@ -12,6 +12,8 @@ app = typer.Typer()
 Force = Annotated[bool, typer.Option("--force", help="Work although nothing changed since the last run.")]
 Cutoff = Annotated[str | None, typer.Option("--cutoff", help="Moment, ISO 8601 with offset, up to which rows may know.")]
 
+Accept = Annotated[str | None, typer.Option("--accept", help="Reason to publish a day that its audit found unlike the days before it.")]
+
 
 @app.command()
 @with_spark
@@ -20,7 +22,8 @@ def init(context: Any) -> None:
     from jobs import init_lakehouse
 
     made = init_lakehouse.run(context)
-    say(f"{context.lake.root}: {made['created']} tables created, {made['existing']} were there (catalog {context.catalog.name})")
+    added = f", {made['columns_added']} columns added to them" if made["columns_added"] else ""
+    say(f"{context.lake.root}: {made['created']} tables created, {made['existing']} were there{added} (catalog {context.catalog.name})")
 
 
 @app.command()
@@ -61,11 +64,13 @@ def audit(context: Any, ds: Ds = None, first: From = None, last: To = None, toke
 
 @app.command()
 @with_spark
-def publish(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, force: Force = False) -> None:
+def publish(
+    context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, accept: Accept = None, force: Force = False
+) -> None:
     """Audited codes -> user_tokens, in one commit."""
     from jobs import publish_tokens
 
-    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version, force=force)
+    staged(context, publish_tokens.run, days_of(ds, first, last), tokenizer_version, accept, force=force)
 
 
 @app.command("run-day")

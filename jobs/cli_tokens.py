@@ -13,7 +13,7 @@ from schemas import keys
 
 app = typer.Typer()
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Registered tokenizers.")
-app.add_typer(tokenizer_app, name="tokenizer")
+AllowGap = Annotated[str | None, typer.Option("--allow-gap", help="Reason to promote although published days are missing under the version.")]
 
 
 @app.command()
@@ -88,11 +88,12 @@ def tokenizer_promote(
     context: Any,
     version: Annotated[str, typer.Argument(help="Registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the promotions table.")] = "",
+    allow_gap: AllowGap = None,
 ) -> None:
     """Makes a version the one that user_tokens_current shows."""
     from jobs import promote_tokenizer
 
-    say(str(promote_tokenizer.run(context, version, reason)))
+    say(str(promote_tokenizer.run(context, version, reason, allow_gap)))
 
 
 @tokenizer_app.command("compare")

@@ -6,7 +6,7 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ import filelock
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
 
 from jobs.errors import BadInput, Infrastructure
 from schemas import keys
 from schemas.keys import Days
-from schemas.table import Table
+from schemas.table import Field, Table
 
 PROPERTIES = {
     "delta.dataSkippingNumIndexedCols": "0",  # file statistics would keep user ids in the log for ever
@@ -29,6 +30,7 @@ PROPERTIES = {
     "delta.columnMapping.mode": "none",
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
+ADD_COLUMNS = "expected it in this release; run `u2qt init`, which adds the columns that an earlier lakehouse lacks"
 FORBIDDEN_IN_ROOT = ("#", "`", "\0", "..")
 
 
@@ -99,6 +101,15 @@ class Lakehouse:
         builder.execute()
         return True
 
+    def add_later_columns(self, table: Table) -> list[str]:
+        """Adds the columns of a later release that an existing `table` lacks; the caller holds the commit lock."""
+        found = self.read(table.name)
+        absent = [field for field in table.fields if field.later and field.name not in found.columns]
+        if absent:
+            empty = self.spark.createDataFrame([], StructType([*found.schema.fields, *row_type(absent).fields]))
+            empty.write.format("delta").mode("append").option("mergeSchema", "true").save(self.path(table.name))
+        return [field.name for field in absent]
+
     def version(self, table: str) -> int:
         return int(self._snapshot(table, None).version())
 
@@ -108,10 +119,22 @@ class Lakehouse:
             reader = reader.option("versionAsOf", version)
         return reader.load(self.require(table))
 
+    def read_declared(self, table: Table, version: int | None = None) -> DataFrame:
+        """A table whose later columns may be absent in an older lakehouse: refused with the way out, not read as nothing."""
+        rows = self.read(table.name, version)
+        absent = [column for column in table.columns if column not in rows.columns]
+        if absent:
+            raise BadInput(f"table {table.name} in {self.root}: no column {', '.join(absent)}, {ADD_COLUMNS}")
+        return rows
+
     def replace(self, table: str, rows: DataFrame, where: Where, metadata: Mapping[str, object], rows_per_file: int = 0) -> int:
         """Atomically replaces the partitions of `where` by `rows`; rows outside it make the whole write fail."""
         options = {"replaceWhere": where.sql(), "maxRecordsPerFile": str(rows_per_file)}  # 0 is no limit
         return self._write(table, rows, options, "overwrite", metadata)
+
+    def frame(self, table: Table, rows: Sequence[Mapping[str, object]]) -> DataFrame:
+        """A few rows of a declared table, as one file; columns by name."""
+        return self.spark.createDataFrame([dict(row) for row in rows], row_type(table.fields)).coalesce(1)
 
     def append(self, table: str, rows: DataFrame, metadata: Mapping[str, object]) -> int:
         return self._write(table, rows, {}, "append", metadata)
@@ -119,6 +142,9 @@ class Lakehouse:
     def _write(self, table: str, rows: DataFrame, options: Mapping[str, str], mode: str, metadata: Mapping[str, object]) -> int:
         path = self.require(table)
         columns = self.spark.read.format("delta").load(path).columns
+        unknown = sorted(set(rows.columns) - set(columns))
+        if unknown:
+            raise BadInput(f"table {table} in {self.root}: no column {', '.join(unknown)}, {ADD_COLUMNS}")
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
         with self.commit_lock():
             writer.option("userMetadata", json.dumps(metadata, sort_keys=True, default=str)).save(path)
@@ -177,6 +203,13 @@ class Lakehouse:
         for table in tables:
             if self.exists(table.name) and not self.spark.catalog.tableExists(table.name):
                 self.spark.catalog.createTable(table.name, path=self.path(table.name), source="delta")
+
+
+def row_type(fields: Sequence[Field]) -> StructType:
+    """Declared columns as Spark's type, comments included."""
+    types = StructType.fromDDL(", ".join(f"{keys.name(field.name)} {field.type}" for field in fields))
+    assert isinstance(types, StructType), "columns with names make a struct"
+    return StructType([StructField(f.name, t.dataType, f.nullable, {"comment": f.comment}) for f, t in zip(fields, types, strict=True)])
 
 
 def _in_partitions(files: DataFrame, where: Where) -> DataFrame:

@@ -1,7 +1,7 @@
 """Creates every table of the lakehouse that is not there yet; the only place that creates or alters tables.
 
-Reads nothing; writes empty tables. Idempotent: existing tables stay as they are, and a table whose columns differ from
-the catalog's is refused rather than altered.
+Reads nothing; writes empty tables. Idempotent: an existing table gets only the columns that a later release declares
+(empty in its rows), and a table whose columns differ from the catalog's is refused rather than altered.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,14 @@ def missing_columns(table: Table, found: list[str]) -> list[str]:
 
 
 def run(context: Context) -> dict[str, int]:
-    """Returns the number of tables created and of tables that were there."""
+    """Returns the number of tables created, of tables that were there, and of columns added to these."""
     wanted = tables(context.catalog)
     with context.lake.commit_lock(), ThreadPoolExecutor(PARALLEL_CREATIONS) as pool:
         made = list(pool.map(context.lake.create, wanted))
+        later = [table for table, new in zip(wanted, made, strict=True) if not new and any(field.later for field in table.fields)]
+        added = sum(len(columns) for columns in pool.map(context.lake.add_later_columns, later))
     check_tables(context)
-    return {"created": sum(made), "existing": len(made) - sum(made)}
+    return {"created": sum(made), "existing": len(made) - sum(made), "columns_added": added}
 
 
 def check_tables(context: Context) -> None:

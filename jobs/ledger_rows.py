@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -25,5 +26,33 @@ def plain_rows(rows: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
 
 def error_text(detail: str | None) -> str:
     """The error that the ledger noted, or nothing."""
+    return _noted(detail, "error")
+
+
+def accepted_text(detail: str | None) -> str:
+    """The reason with which a blocked day was published, or nothing."""
+    return _noted(detail, "accepted")
+
+
+def column_lines(detail: str | None) -> tuple[str, ...]:
+    """Columns that a validation found beside its sources' declarations, or nothing."""
     notes = json.loads(detail) if detail else {}
-    return str(notes.get("error", "")) if isinstance(notes, dict) else ""
+    return tuple(f"{what} {', '.join(names)}" for what, names in notes.items() if what.endswith(" columns"))
+
+
+def drift_lines(drift: str | None) -> tuple[str, ...]:
+    """What an audit's gates on earlier days had to say: those that warned or blocked, then what they could not know."""
+    found = json.loads(drift) if drift else {}
+    spoken = [m for severity in ("block", "warn") for m in found.get("measures", ()) if m["severity"] == severity]
+    return (*(_drift_line(measure) for measure in spoken), *([found["note"]] if found.get("note") else []))
+
+
+def _drift_line(measure: Mapping[str, Any]) -> str:
+    level = f" level {measure['level']}" if measure["level"] else ""
+    source = f" of {measure['source']}" if measure["source"] else ""
+    return f"{measure['severity']} {measure['gate']}{source}{level}: {measure['value']:.3f} ({measure['found']:,.6g}, before {measure['usual']:,.6g})"
+
+
+def _noted(detail: str | None, name: str) -> str:
+    notes = json.loads(detail) if detail else {}
+    return str(notes.get(name, "")) if isinstance(notes, dict) else ""

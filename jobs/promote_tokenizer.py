@@ -1,10 +1,12 @@
 """Makes a registered tokenizer the current one: one commit to `promotions`, which every view follows.
 
-Reads `tokenizers`, `promotions`; writes `promotions`. Key: seq. Idempotent on the version: the current one is not
-promoted again. Publishes nothing: days that the version has not published are absent from the current view.
+Reads `tokenizers`, `promotions`, the days of `user_tokens`; writes `promotions`. Key: seq. Idempotent on the version: the
+current one is not promoted again. Publishes nothing, so days that the version has not published would vanish from the current
+view: a promotion is refused while one of the last 90 is missing, unless somebody says why it may be.
 """
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from delta.exceptions import DeltaConcurrentModificationException
 from pyspark.sql import DataFrame
@@ -12,11 +14,14 @@ from pyspark.sql import functions as F
 
 from jobs.context import Context
 from jobs.delta_tables import Where
-from jobs.errors import Infrastructure
-from jobs.ledger import record_stage
-from jobs.registered_tokenizers import find_registered
+from jobs.errors import BadInput, GateRefused, Infrastructure
+from jobs.gate_release import one_line
+from jobs.ledger import StageRecord, record_stage
+from jobs.registered_tokenizers import find_registered, promoted_version
+from schemas.tokenizers import PROMOTIONS
 
-ROW = "seq BIGINT, tokenizer_version STRING, reason STRING, run_id STRING"
+TRAILING = timedelta(days=90)  # what a user's sequence covers
+DAYS_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +32,13 @@ class Promotion:
     seq: int
     changed: bool
     days: int  # published days of the version: with 0 the current view is empty
+    missing: int = 0  # days that the version before had published and this one had not
 
     def __str__(self) -> str:
         became = "is now current" if self.changed else "was current already; nothing written"
         warning = "" if self.days else "; no day of it is published yet, so the current view is empty"
-        return f"tokenizer {self.tokenizer_version} {became} (seq {self.seq}, {self.days} published days){warning}"
+        gap = f"; {self.missing} days are missing in the current view until they are published under it" if self.missing else ""
+        return f"tokenizer {self.tokenizer_version} {became} (seq {self.seq}, {self.days} published days){warning}{gap}"
 
 
 def latest(promotions: DataFrame) -> DataFrame:
@@ -42,31 +49,75 @@ def latest(promotions: DataFrame) -> DataFrame:
     )
 
 
-def run(context: Context, version: str, reason: str) -> Promotion:
-    """Raises `BadInput` for a version that is not registered."""
+def missing_days(current: set[date], new: set[date]) -> list[date]:
+    """Published days of the 90 that end with the current version's newest one, which the new version has not published."""
+    if not current:
+        return []
+    newest = max(current)
+    return sorted(day for day in current - new if day > newest - TRAILING)
+
+
+def run(context: Context, version: str, reason: str, allow_gap: str | None = None) -> Promotion:
+    """Raises `BadInput` for a version that is not registered, `GateRefused` for one that lacks days without a reason why it may."""
     with record_stage(context, "promote_tokenizer", None) as record:
-        find_registered(context, version)
-        seq, current = latest(context.lake.read("promotions")).collect()[0]
-        changed = current != version
-        if changed:
-            seq += 1
-            record.written["promotions"] = _write(context, seq, version, reason)
-        record.rows["promotions"] = int(changed)
-        record.notes |= {"tokenizer_version": version, "seq": seq}
-    return Promotion(tokenizer_version=version, seq=seq, changed=changed, days=_published_days(context, version))
+        return _promote(context, version, reason, allow_gap, record)
 
 
-def _write(context: Context, seq: int, version: str, reason: str) -> int:
-    """Replaces the (empty) set of rows with this seq, so that seq stays unique whatever is promoted at the same time."""
-    rows = context.spark.createDataFrame([(seq, version, reason, context.run_id)], ROW).coalesce(1)
-    metadata = {"run_id": context.run_id, "stage": "promote_tokenizer", "tokenizer_version": version}
-    try:
-        return context.lake.replace("promotions", rows, Where(equals=(("seq", str(seq)),)), metadata)
-    except DeltaConcurrentModificationException:
-        raise Infrastructure(f"promotions seq {seq}: another promotion was committed meanwhile; look at `u2qt tokenizer list`, then run again") from None
+def roll_back(context: Context, reason: str, allow_gap: str | None = None) -> Promotion:
+    """Promotes the version that was current before the current one. A second one comes back to where it was."""
+    with record_stage(context, "roll_back_tokenizer", None) as record:
+        promotions = context.lake.read("promotions")
+        current = promoted_version(context)
+        before = promotions.where(F.col("tokenizer_version") != F.lit(current)).agg(F.max_by("tokenizer_version", "seq").alias("version")).first()
+        if current is None or before is None or before["version"] is None:
+            raise BadInput(f"roll-back: {current or 'no tokenizer'} is current and none was before it; `u2qt tokenizer list` shows what can be promoted")
+        return _promote(context, before["version"], reason, allow_gap, record)
 
 
-def _published_days(context: Context, version: str) -> int:
+def gap(context: Context, version: str) -> list[date]:
+    """The days that stand between `version` and its promotion; none while no tokenizer is promoted."""
+    current = promoted_version(context)
+    return [] if current is None else missing_days(published_days(context, current), published_days(context, version))
+
+
+def published_days(context: Context, version: str) -> set[date]:
     where = Where(equals=(("tokenizer_version", version),))
     files = context.lake.active_files("user_tokens", context.lake.version("user_tokens"), where)
-    return len({file.partition["ds"] for file in files})
+    return {date.fromisoformat(file.partition["ds"]) for file in files}
+
+
+def _promote(context: Context, version: str, reason: str, allow_gap: str | None, record: StageRecord) -> Promotion:
+    find_registered(context, version)
+    seq, current = latest(context.lake.read("promotions")).collect()[0]
+    changed = current != version
+    missing = gap(context, version) if changed else []
+    _require_no_gap(version, missing, allow_gap)
+    if changed:
+        seq += 1
+        row = {"seq": seq, "tokenizer_version": version, "reason": reason, "missing_days": len(missing), "allowed_gap": allow_gap, "run_id": context.run_id}
+        record.written["promotions"] = _write(context, row, record)
+    record.rows["promotions"] = int(changed)
+    record.notes |= {"tokenizer_version": version, "seq": seq}
+    return Promotion(tokenizer_version=version, seq=seq, changed=changed, days=len(published_days(context, version)), missing=len(missing))
+
+
+def _require_no_gap(version: str, missing: list[date], allow_gap: str | None) -> None:
+    if not missing and allow_gap is not None:
+        raise BadInput(f"--allow-gap: nothing to allow, no published day is missing under {version}; promote it without")
+    if missing and allow_gap is None:
+        named = ", ".join(map(str, missing[:DAYS_NAMED])) + (f" and {len(missing) - DAYS_NAMED} more" if len(missing) > DAYS_NAMED else "")
+        raise GateRefused(
+            f"tokenizer {version}: not promoted, it has not published {len(missing)} of the current version's last {TRAILING.days} days ({named}), "
+            f"which would vanish from user_tokens_current; run `u2qt tokenizer shadow {version}`, or give --allow-gap REASON"
+        )
+    if allow_gap is not None:
+        one_line("--allow-gap", allow_gap)
+
+
+def _write(context: Context, row: dict[str, object], record: StageRecord) -> int:
+    """Replaces the (empty) set of rows with this seq, so that seq stays unique whatever is promoted at the same time."""
+    metadata = {"run_id": context.run_id, "stage": record.stage, "tokenizer_version": row["tokenizer_version"]}
+    try:
+        return context.lake.replace("promotions", context.lake.frame(PROMOTIONS, [row]), Where(equals=(("seq", str(row["seq"])),)), metadata)
+    except DeltaConcurrentModificationException:
+        raise Infrastructure(f"promotions seq {row['seq']}: another promotion was committed meanwhile; look at `u2qt tokenizer list`, then run again") from None

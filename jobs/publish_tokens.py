@@ -16,9 +16,11 @@ from jobs.context import Context
 from jobs.day_states import DayState, sums_by_day, tokens_hash
 from jobs.delta_tables import Where, on_days
 from jobs.errors import GateRefused
+from jobs.gate_release import require_passed, require_reason
 from jobs.ledger import StageRecord, record_stage, versions_read
 from jobs.registered_tokenizers import Registered, find_registered
 from jobs.work_units import write_tasks
+from schemas.audits import AUDITS
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
 
@@ -48,19 +50,22 @@ def superseded_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...],
     return joined.where(~unchanged(sources)).select("o.*", F.lit(run_id).alias("superseded_by_run"))
 
 
-def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
-    """Raises `GateRefused` for a day without a passing audit of the staged rows as they are."""
+def run(context: Context, days: Days, version: str | None = None, accept: str | None = None, *, force: bool = False) -> None:
+    """Raises `GateRefused` for a day without a passing audit of the staged rows as they are.
+
+    `accept` is a person's reason to publish one day that its audit found unlike the days before; no failed suite is released.
+    """
     with record_stage(context, STAGE, days, only_errors=True):
         registered = find_registered(context, version)
 
     def describe(part: Days) -> dict[date, DayState]:
         with record_stage(context, STAGE, part, only_errors=True) as record:
-            _passing_audit(context, part, registered, record)
+            _passing_audit(context, part, registered, record, accept)
         return _states(context, part, registered)
 
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
         for part in parts:
-            _run(context, part, registered)
+            _run(context, part, registered, accept)
 
 
 def _states(context: Context, days: Days, registered: Registered, staged: int | None = None, published: int | None = None) -> dict[date, DayState]:
@@ -82,9 +87,9 @@ def _states(context: Context, days: Days, registered: Registered, staged: int | 
     }
 
 
-def _run(context: Context, days: Days, registered: Registered) -> None:
+def _run(context: Context, days: Days, registered: Registered, accept: str | None) -> None:
     with record_stage(context, STAGE, days) as record:
-        audit = _passing_audit(context, days, registered, record)
+        audit = _passing_audit(context, days, registered, record, accept)
         staged = _audited_rows(context, days, registered, audit, record)
         where = Where(days=days, equals=(("tokenizer_version", registered.version),))
         old_version = context.lake.version("user_tokens")
@@ -95,25 +100,24 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
             _keep_superseded(context, superseded_rows(staged, old, sources, context.run_id), where, record)
         tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
         rows = published_rows(staged, old, sources, context.run_id).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
-        metadata = _metadata(context, days, registered, audit)
+        metadata = _metadata(context, days, registered, audit) | ({"accepted": accept} if accept is not None else {})
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)
         states = _states(context, days, registered, record.read["staged_user_tokens"], record.written["user_tokens"])
         record.states += states.values()
 
 
-def _passing_audit(context: Context, days: Days, registered: Registered, record: StageRecord) -> Row:
+def _passing_audit(context: Context, days: Days, registered: Registered, record: StageRecord, accept: str | None) -> Row:
     """The days' last audit, one for all of them, passed, of staged rows that have not changed since."""
     record.read["audits"] = context.lake.version("audits")
-    audits = on_days(context.lake.read("audits", record.read["audits"]), days).where(F.col("tokenizer_version") == registered.version)
-    last = audits.groupBy("ds").agg(F.max_by(F.struct("*"), F.struct("staged_version", ~F.col("success"))).alias("audit")).select("audit.*").collect()
+    audits = on_days(context.lake.read_declared(AUDITS, record.read["audits"]), days).where(F.col("tokenizer_version") == registered.version)
+    order = F.struct("staged_version", ~F.col("success"), "audited_at")
+    last = audits.groupBy("ds").agg(F.max_by(F.struct("*"), order).alias("audit")).select("audit.*").collect()
     found = {row.ds: row for row in last}
     for ds in days:
-        if ds not in found or not found[ds].success:
-            verdict = "failed" if ds in found else "does not exist"
-            raise GateRefused(
-                f"publish {ds}, {registered.version}: its audit {verdict}, expected a passing one; run `u2qt audit --ds {ds}` and read what it says"
-            )
+        require_passed(ds, registered.version, found.get(ds), accept)
+    if accept is not None:
+        record.notes["accepted"] = require_reason(days, accept)
     _require_unchanged(context, days, registered, found)
     return max(last, key=lambda row: row.staged_version)
 

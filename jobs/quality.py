@@ -127,7 +127,8 @@ def _source_conditions(entry: Mapping[str, Any], form: str, where: str, layout: 
     kinds = entry.get("kinds")
     chosen = [s for s in layout.get("sources", ()) if kinds is None or s.get("kind") in kinds]
     if not chosen:
-        return (("none", "false"),)  # a catalog without a profile has nothing to break the profile's rule
+        # A catalog without a profile has nothing to break the profile's rule. Not `false`: Spark reads `t WHERE (false)` as an alias.
+        return (("none", "1 = 0"),)
     return tuple((s["name"], _filled(entry[form], where, {**values, **_facts(s)})) for s in chosen)
 
 

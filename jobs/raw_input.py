@@ -5,6 +5,7 @@ rows can be compared whole and null-safely and kept whole in quarantine.
 """
 
 import re
+from dataclasses import dataclass, field
 from datetime import date
 
 from pyspark.errors import AnalysisException
@@ -17,15 +18,30 @@ from schemas.catalog import Source
 from schemas.keys import Days
 
 CORRUPT = "_corrupt_record"
+NESTED = (StructType, ArrayType, MapType)
 ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
 READ_FAULTS = re.compile(r"FAILED_READ_FILE|CANNOT_READ|not a Parquet file|Could not read footer|PATH_NOT_FOUND|CSV_HEADER|UNABLE_TO_INFER|MALFORMED")
 
 
-def raw_rows(spark: SparkSession, source: Source, input_root: str, days: Days) -> DataFrame:
+@dataclass(kw_only=True, slots=True)
+class ColumnNotes:
+    """Columns of an input that differ from the declaration without stopping it."""
+
+    undeclared: set[str] = field(default_factory=set)  # gained: kept in quarantine and compared in duplicates, else ignored
+    absent: set[str] = field(default_factory=set)  # nullable fields that a day's JSON has in no row: NULL
+
+    def lines(self) -> dict[str, list[str]]:
+        """As the ledger keeps them; nothing where nothing differs."""
+        found = {"undeclared columns": sorted(self.undeclared), "absent columns": sorted(self.absent)}
+        return {what: names for what, names in found.items() if names}
+
+
+def raw_rows(spark: SparkSession, source: Source, input_root: str, days: Days, notes: ColumnNotes | None = None) -> DataFrame:
     """Columns: raw STRUCT of strings, delivered_ds DATE, delivery_id STRING. Raises `BadInput` for what can't be read."""
+    notes = notes or ColumnNotes()
     if source.input.delivered_ds is not None:
-        return _from_column(spark, source, input_root, days)
-    frames = [_from_folder(spark, source, input_root, ds) for ds in days]
+        return _from_column(spark, source, input_root, days, notes)
+    frames = [_from_folder(spark, source, input_root, ds, notes) for ds in days]
     rows = frames[0]
     for frame in frames[1:]:
         rows = rows.unionByName(frame, allowMissingColumns=True)
@@ -59,21 +75,21 @@ def read_fault(error: Exception) -> str | None:
     return line.strip()[:300]
 
 
-def _from_folder(spark: SparkSession, source: Source, input_root: str, ds: date) -> DataFrame:
+def _from_folder(spark: SparkSession, source: Source, input_root: str, ds: date, notes: ColumnNotes) -> DataFrame:
     path = resolve(input_root, source.input.path.replace("{ds}", str(ds)))
     if not path_exists(spark, path):
         raise BadInput(
             f"source {source.name}, {ds}: nothing delivered at {path}, expected its {source.input.format} files; "
             f"check --input and --ds (the day may lie after the last delivered one), or wait for the delivery"
         )
-    return _text_columns(_read(spark, source, path), source, path).withColumn("__delivered_ds", F.lit(ds))
+    return _text_columns(_read(spark, source, path), source, path, notes).withColumn("__delivered_ds", F.lit(ds))
 
 
-def _from_column(spark: SparkSession, source: Source, input_root: str, days: Days) -> DataFrame:
+def _from_column(spark: SparkSession, source: Source, input_root: str, days: Days, notes: ColumnNotes) -> DataFrame:
     path = resolve(input_root, source.input.path)
     if not path_exists(spark, path):
         raise BadInput(f"source {source.name}: nothing at {path}, expected its {source.input.format} files; check --input")
-    rows = _text_columns(_read(spark, source, path), source, path)
+    rows = _text_columns(_read(spark, source, path), source, path, notes)
     day = F.expr(f"try_cast(`{_escaped(str(source.input.delivered_ds))}` AS DATE)")
     dated = rows.withColumn("__delivered_ds", day)
     if not dated.where(F.col("__delivered_ds").isNull()).isEmpty():
@@ -127,12 +143,21 @@ def _csv(spark: SparkSession, path: str, options: dict[str, str]) -> DataFrame:
     return spark.read.options(**options, columnNameOfCorruptRecord=CORRUPT).schema(schema).csv(path)
 
 
-def _text_columns(rows: DataFrame, source: Source, path: str) -> DataFrame:
-    """Every column as text. Refuses an input that lacks a declared raw column."""
-    missing = [name for name in needed_columns(source) if name not in rows.columns]
+def _text_columns(rows: DataFrame, source: Source, path: str, notes: ColumnNotes) -> DataFrame:
+    """Every column as text. Refuses an input that lacks a declared raw column, or has a nested one in its place."""
+    needed = needed_columns(source)
+    missing = [name for name in needed if name not in rows.columns]
+    nested = [f"{f.name} ({f.dataType.typeName()})" for f in rows.schema.fields if f.name in needed and isinstance(f.dataType, NESTED)]
+    if nested:
+        raise BadInput(
+            f"source {source.name}, {path}: column {', '.join(nested)} has nested values, expected single ones; ask the owner what became of it, "
+            f"or name columns that hold single values in sources/{source.name}.yaml"
+        )
+    notes.undeclared |= set(rows.columns) - set(needed) - {CORRUPT}
     if source.input.format == "json":  # a field that is null on a whole day is not in that day's files
         nullable = {c.source_column for c in source.columns if c.nullable}
         rows = rows.select("*", *(F.lit(None).cast("string").alias(name) for name in missing if name in nullable))
+        notes.absent |= {name for name in missing if name in nullable}
         missing = [name for name in missing if name not in nullable]
     if missing:
         raise BadInput(
@@ -146,7 +171,7 @@ def _as_text(name: str, type_: DataType) -> Column:
     column = F.col(f"`{_escaped(name)}`")
     if isinstance(type_, TimestampType):
         return F.date_format(column, ISO_UTC)
-    if isinstance(type_, StructType | ArrayType | MapType):
+    if isinstance(type_, NESTED):
         return F.to_json(column)
     return column.cast("string")
 

@@ -1,5 +1,6 @@
 """Finds registered tokenizers, loads their checkpoints, refusing what is not what was registered, and ships them to executors."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jobs.encoding import FrozenTokenizer
 from jobs.errors import BadInput
 from schemas import keys
 from schemas.catalog import Catalog
+from schemas.tokenizers import TOKENIZERS
 from u2qt_model import FeatureLayout, Tokenizer
 
 
@@ -31,6 +33,7 @@ class Registered:
     trained_through: date
     layout: dict[str, Any]
     metrics: dict[str, Any]
+    manifest: dict[str, str] | None  # sha256 of the checkpoint's files by name; None: registered by an earlier release
 
 
 def feature_layout(catalog: Catalog) -> FeatureLayout:
@@ -40,7 +43,14 @@ def feature_layout(catalog: Catalog) -> FeatureLayout:
 
 def all_registered(context: Context) -> list[Registered]:
     """Every registered tokenizer, by version; a lakehouse has tens of them."""
-    return [_registered(row) for row in context.lake.read("tokenizers").orderBy("tokenizer_version").collect()]
+    return [_registered(row) for row in context.lake.read_declared(TOKENIZERS).orderBy("tokenizer_version").collect()]
+
+
+def checkpoint_folder(context: Context, given: Path | None) -> Path:
+    """Where checkpoints are kept: the folder given, else one in a local lakehouse."""
+    if given is None and not context.lake.is_local:
+        raise BadInput(f"--checkpoints: found none, expected a folder, because the lakehouse {context.lake.root} is not on this machine")
+    return (given or Path(context.lake.root) / "checkpoints").resolve()  # registered: later runs start elsewhere
 
 
 def promoted_version(context: Context) -> str | None:
@@ -70,7 +80,8 @@ def _of_this_release(registered: Registered) -> Registered:
 
 
 def load_registered(registered: Registered, catalog: Catalog) -> Tokenizer:
-    """The frozen tokenizer, verified: same fingerprint as registered, same features as the catalog's."""
+    """The frozen tokenizer, verified: same files and fingerprint as registered, same features as the catalog's."""
+    _require_manifest(registered)
     tokenizer = u2qt_model.load(registered.checkpoint, expect_layout=feature_layout(catalog))
     if tokenizer.fingerprint != registered.fingerprint:
         raise BadInput(
@@ -78,6 +89,18 @@ def load_registered(registered: Registered, catalog: Catalog) -> Tokenizer:
             f"{registered.fingerprint[:16]} as registered; restore the folder from its backup"
         )
     return tokenizer
+
+
+def _require_manifest(registered: Registered) -> None:
+    """A folder whose sums were made anew agrees with itself; the lakehouse remembers what was registered."""
+    for name, expected in (registered.manifest or {}).items():
+        path = Path(registered.checkpoint) / name
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        if found != expected:
+            raise BadInput(
+                f"tokenizer {registered.version}: {path} {f'has sha256 {found[:16]}' if found else 'is not there'}, expected {expected[:16]} as registered; "
+                "restore the folder from its backup"
+            )
 
 
 def load_named(context: Context, name: str) -> Tokenizer:
@@ -110,4 +133,5 @@ def _registered(row: Row) -> Registered:
         trained_through=row.trained_through,
         layout=json.loads(row.layout),
         metrics=json.loads(row.metrics),
+        manifest=json.loads(row.manifest) if row.manifest else None,
     )

@@ -72,6 +72,8 @@ class Audit:
     suite_hash: str
     failures: str  # JSON, as table audits holds it
     audits: int  # of this day and tokenizer, this one included
+    drift: tuple[str, ...] = ()  # how the day differs from the days before it: what warned or blocked, what is unknown
+    blocked: bool = False  # by a gate on the days before it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

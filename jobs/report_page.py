@@ -38,6 +38,8 @@ def verdict(report: DayReport) -> Verdict:
     if report.audit is not None and not report.audit.success:
         sentence = f"The staged tokens did not pass their audit. {standing}"
         return Verdict(state="refused", word="Audit failed", sentence=sentence)
+    if report.audit is not None and report.audit.blocked and not report.published:
+        return Verdict(state="refused", word="Blocked", sentence=f"The staged tokens are unlike those of the days before. {standing}")
     if report.published:
         return Verdict(state="done", word="Published", sentence=_published(report, blocked))
     reached = {"encoded": report.encoded, "built into features": report.users, "validated": report.total("rows_in")}

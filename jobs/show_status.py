@@ -1,6 +1,6 @@
 """show_status: where is that day? One screen: deliveries, stages, what is published, what to run next and why.
 
-Reads deliveries, runs, user_tokens, tokenizers and promotions; writes nothing, not even the ledger.
+Reads deliveries, runs, audits, user_tokens, tokenizers and promotions; writes nothing, not even the ledger.
 """
 
 from dataclasses import dataclass, replace
@@ -15,9 +15,10 @@ from rich.text import Text
 from jobs import DAILY_STAGES
 from jobs.context import Context
 from jobs.delta_tables import on_days
-from jobs.ledger_rows import days_worked, error_text, of_day
+from jobs.ledger_rows import accepted_text, column_lines, days_worked, drift_lines, error_text, of_day
 from jobs.registered_tokenizers import all_registered, promoted_version
 from jobs.report_counts import delivery_totals
+from schemas.audits import AUDITS
 from schemas.keys import Days
 
 VERBS = dict(zip(DAILY_STAGES, ("validate", "build", "encode", "audit", "publish"), strict=True))
@@ -35,7 +36,8 @@ INPUTS = {  # stages whose later start makes a stage's result old
     "publish_tokens": ("audit_tokens",),
 }
 OLD = "older than its input"
-COLOURS = {"done": "green", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow"}
+THROUGH = ("done", "accepted")  # accepted: an audit that blocked, and a publish that released it with a reason
+COLOURS = {"done": "green", "accepted": "yellow", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +57,7 @@ class StageStatus:
     """A stage's last row in the ledger for the day."""
 
     stage: str
-    status: str  # done, refused, failed, not run, or older than its input
+    status: str  # done, refused, failed, not run, older than its input; an audit also blocked or accepted
     started: str = ""  # UTC
     checked: str = ""  # UTC: when its last run began, also one that found nothing changed
     seconds: float = 0.0
@@ -63,6 +65,8 @@ class StageStatus:
     days: int = 1  # that the rows are of
     run_id: str = ""
     error: str = ""
+    accepted: str = ""  # the reason with which a blocked day was published
+    columns: tuple[str, ...] = ()  # what a validation found beside the declarations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +87,7 @@ class DayStatus:
     registered: tuple[str, ...]
     promoted: str | None
     next: Next
+    drift: tuple[str, ...] = ()  # of the newest audit: how the day differs from those before it
 
 
 def last_rows(runs: DataFrame) -> DataFrame:
@@ -102,10 +107,19 @@ def marked_old(stages: dict[str, StageStatus]) -> tuple[StageStatus, ...]:
         stage = stages.get(name, StageStatus(stage=name, status="not run"))
         inputs = [stages[i] for i in INPUTS.get(name, ()) if i in stages]
         older = any((stage.checked or stage.started) < i.started for i in inputs) or any(m.status == OLD for m in marked)
-        if stage.status == "done" and older:
+        if stage.status in (*THROUGH, "blocked") and older:
             stage = replace(stage, status=OLD)
         marked.append(stage)
     return tuple(marked)
+
+
+def judged_audit(stages: dict[str, StageStatus], *, blocked: bool) -> dict[str, StageStatus]:
+    """The stages, the audit's told apart: refused by its suite, `blocked` by the days before, or blocked and accepted since."""
+    audit, publish = stages.get("audit_tokens"), stages.get("publish_tokens")
+    if audit is None or audit.status != "refused" or not blocked:
+        return stages
+    accepted = publish is not None and publish.status == "done" and publish.accepted != "" and publish.started > audit.started
+    return stages | {"audit_tokens": replace(audit, status="accepted" if accepted else "blocked")}
 
 
 def next_step(
@@ -121,9 +135,12 @@ def next_step(
     if all(stage.status == "not run" for stage in stages):
         verb = "run-day" if promoted else "validate"
         return Next(sentence="Nothing of this day was run.", commands=(f"u2qt {verb} --ds {ds}",))
-    stage = next((stage for stage in stages if stage.status != "done"), None)
+    stage = next((stage for stage in stages if stage.status not in THROUGH), None)
     if stage is None:
         return _through(ds, published, promoted)
+    if stage.status == "blocked":
+        commands = (f"u2qt report --ds {ds} --out {ds}.html", f"u2qt publish --ds {ds} --accept REASON")
+        return Next(sentence="The day is unlike the days before it; mend the cause, or release it.", commands=commands, why=stage.error)
     look: tuple[str, ...] = ()
     again = f"u2qt {VERBS[stage.stage]} --ds {ds}"
     sentence = {
@@ -162,7 +179,9 @@ def run(context: Context, ds: date) -> DayStatus:
     totals = delivery_totals(on_days(lake.read("deliveries"), day, "delivered_ds"))
     delivered = {row.source: row.asDict() for row in totals.collect()}
     sources = tuple(_source(s.name, delivered.get(s.name)) for s in context.catalog.sources)
-    stages = marked_old(_stages(of_day(lake.read("runs"), ds)))
+    audit = on_days(lake.read_declared(AUDITS), day).agg(F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")).first()
+    newest = audit["newest"] if audit else None
+    stages = marked_old(judged_audit(_stages(of_day(lake.read("runs"), ds)), blocked=bool(newest and newest.success and newest.drift_blocked)))
     tokens = on_days(lake.read("user_tokens"), day).groupBy("tokenizer_version").count()
     published = tuple((row["tokenizer_version"], row["count"]) for row in tokens.orderBy("tokenizer_version").collect())
     registered, promoted = tuple(r.version for r in all_registered(context)), promoted_version(context)
@@ -176,6 +195,7 @@ def run(context: Context, ds: date) -> DayStatus:
         registered=registered,
         promoted=promoted,
         next=step,
+        drift=drift_lines(newest.drift) if newest else (),
     )
 
 
@@ -198,6 +218,8 @@ def _stages(runs: DataFrame) -> dict[str, StageStatus]:
             days=row.days,
             run_id=row.run_id or "",
             error=error_text(row.detail),
+            accepted=accepted_text(row.detail),
+            columns=column_lines(row.detail),
         )
         for row in last_rows(runs).collect()
     }
@@ -213,6 +235,8 @@ def render(status: DayStatus) -> RenderableType:
         _stages_table(status.stages),
         "",
         *_published_lines(status),
+        *(Text(f"noted: {line}", style="dim") for stage in status.stages for line in stage.columns),
+        *(Text(f"drift: {line}", style=COLOURS["blocked"] if line.startswith("block ") else "dim") for line in status.drift),
         *([Text(status.next.why, style="red")] if status.next.why else []),
         Text("next:"),
         *(Text(f"  {command}", no_wrap=True, overflow="ignore") for command in status.next.commands),

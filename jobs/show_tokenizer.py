@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.table import Table
 
+from jobs.crosswalk_codes import Crosswalk
 from jobs.registered_tokenizers import Registered
 
 
@@ -52,3 +53,14 @@ def _metrics(registered: Registered) -> list[Table]:
             first = (source, f"{found['slices']:,}") if level == 1 else ("", "")
             table.add_row(*first, str(level), f"{left:.4f}", f"{use['usage']:.2f}", str(use["dead_codes"]), f"{use['perplexity']:.1f}")
     return [table]
+
+
+def render_crosswalk(walk: Crosswalk) -> Table:
+    """How many codes each level had, and how many slices keep their place if every old code becomes its most frequent new one."""
+    title = f"{walk.old} to {walk.new}: {walk.rows:,} rows under both, {walk.pairs:,} pairs of codes in code_crosswalk"
+    table = Table(title=title, title_justify="left")
+    for name in ("source", "level", "slices", "old codes", "kept by the best new code"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for row in walk.levels:
+        table.add_row(row.source, str(row.level), f"{row.slices:,}", str(row.old_codes), f"{row.kept:.1%}")
+    return table

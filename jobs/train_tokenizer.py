@@ -16,8 +16,8 @@ from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord, record_stage
-from jobs.quality_rows import quality_rows
-from jobs.registered_tokenizers import Registered, all_registered, feature_layout
+from jobs.registered_tokenizers import Registered, checkpoint_folder, feature_layout
+from jobs.tokenizer_registration import refuse_other_fingerprint, register
 from jobs.training_processes import ALONE, Processes, train_together
 from schemas import keys
 from schemas.keys import Days
@@ -46,7 +46,7 @@ def run(
     """
     keys.version(version)
     with record_stage(context, "train_tokenizer", days) as record:
-        folder = _folder(context, checkpoints) / version
+        folder = checkpoint_folder(context, checkpoints) / version
         context.lake.require("codebook_quality")  # before the training, not after it
         files = _files(context, days, record)
         layout, state = feature_layout(context.catalog), folder.with_name(f".{version}.training")
@@ -56,9 +56,9 @@ def run(
         else:
             job = TrainingJob.of(layout, config, files, processes.count, folder)
             tokenizer, left = train_together(context.spark, job, processes.backend), [state, Path(job.result)]
-        _refuse_other_fingerprint(context, version, tokenizer)
+        refuse_other_fingerprint(context, version, tokenizer)
         save(tokenizer, folder)
-        registered = _register(context, days, version, folder, tokenizer, record)
+        registered = register(context, days, version, folder, tokenizer, record)
         for path in left:
             _remove(path)
         return registered
@@ -68,7 +68,7 @@ def plan(context: Context, days: Days, version: str, config: TokenizerConfig, *,
     """The job that `run` would start with these arguments, for processes that somebody else starts; trains and registers nothing."""
     keys.version(version)
     files = _files(context, days, StageRecord(stage="train_tokenizer", days=days))
-    return TrainingJob.of(feature_layout(context.catalog), resolved(config), files, processes.count, _folder(context, checkpoints) / version)
+    return TrainingJob.of(feature_layout(context.catalog), resolved(config), files, processes.count, checkpoint_folder(context, checkpoints) / version)
 
 
 def _train_alone(layout: FeatureLayout, config: TokenizerConfig, files: list[str], state: Path, progress: Callable[[Progress], None]) -> Tokenizer:
@@ -84,12 +84,6 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _folder(context: Context, given: Path | None) -> Path:
-    if given is None and not context.lake.is_local:
-        raise BadInput(f"--checkpoints: found none, expected a folder, because the lakehouse {context.lake.root} is not on this machine")
-    return (given or Path(context.lake.root) / "checkpoints").resolve()  # registered: later runs start elsewhere
-
-
 def _files(context: Context, days: Days, record: StageRecord) -> list[str]:
     record.read["user_features"] = context.lake.version("user_features")
     files = context.lake.active_files("user_features", record.read["user_features"], Where(days=days))
@@ -97,52 +91,6 @@ def _files(context: Context, days: Days, record: StageRecord) -> list[str]:
     if not files:
         raise BadInput(f"user_features, {days}: no rows to train on; run `u2qt validate` and `u2qt build` for these days first")
     return [file.url for file in files]
-
-
-def _refuse_other_fingerprint(context: Context, version: str, tokenizer: Tokenizer) -> None:
-    for known in all_registered(context):
-        if known.version == version and known.fingerprint != tokenizer.fingerprint:
-            raise BadInput(
-                f"tokenizer {version}: already registered with fingerprint {known.fingerprint[:16]}, this training gave "
-                f"{tokenizer.fingerprint[:16]}; give another --tokenizer-version"
-            )
-
-
-def _register(context: Context, days: Days, version: str, folder: Path, tokenizer: Tokenizer, record: StageRecord) -> Registered:
-    registered = Registered(
-        version=version,
-        fingerprint=tokenizer.fingerprint,
-        checkpoint=str(folder),
-        trained_from=days.first,
-        trained_through=days.last,
-        layout=json.loads((folder / "layout.json").read_text(encoding="utf-8")),
-        metrics=dict(tokenizer.metrics),
-    )
-    if any(known.version == version for known in all_registered(context)):
-        record.notes["skipped"] = "registered before with the same fingerprint"
-        return registered
-    _write_quality(context, registered, record)
-    row = (
-        version,
-        registered.fingerprint,
-        registered.checkpoint,
-        days.first,
-        days.last,
-        json.dumps(registered.layout),
-        json.dumps(registered.metrics),
-        context.run_id,
-    )
-    frame = context.spark.createDataFrame([row], context.lake.read("tokenizers").schema).coalesce(1)
-    record.written["tokenizers"] = context.lake.append("tokenizers", frame, {"run_id": context.run_id, "stage": record.stage})
-    return registered
-
-
-def _write_quality(context: Context, registered: Registered, record: StageRecord) -> None:
-    """Before the registration, and replaced by a second try: no registered version is without."""
-    rows = quality_rows(registered.version, registered.metrics, context.run_id)
-    frame = context.spark.createDataFrame(rows, context.lake.read("codebook_quality").schema).coalesce(1)
-    where = Where(equals=(("tokenizer_version", registered.version),))
-    record.written["codebook_quality"] = context.lake.replace("codebook_quality", frame, where, {"run_id": context.run_id, "stage": record.stage})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Cost grows with the rows of the chunk; the driver sees one row per delivery.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial, reduce
 
@@ -26,7 +26,7 @@ from jobs.day_states import NOTHING, DayState, definition_hash, null_safe_hash, 
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.ledger import StageRecord, record_stage
-from jobs.raw_input import last_delivered, raw_rows, read_fault
+from jobs.raw_input import ColumnNotes, last_delivered, raw_rows, read_fault
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from jobs.work_units import write_tasks
 from schemas.catalog import Source
@@ -60,6 +60,7 @@ class SourceOutcome:
     raw: dict[date, str]  # sum of the raw rows per day of delivery
     written: dict[str, int] = field(default_factory=dict)  # table -> version
     refusals: list[str] = field(default_factory=list)
+    columns: ColumnNotes = field(default_factory=ColumnNotes)
 
 
 def run(context: Context, days: Days, *, force: bool = False) -> None:
@@ -140,11 +141,12 @@ def _written_rows(context: Context, days: Days) -> DataFrame:
 def validate_source(context: Context, days: Days, source: Source) -> SourceOutcome:
     """Writes both tables of `source` for `days` and evaluates its suite on the written version."""
     with naming_the_source(source, days):
-        raw = raw_rows(context.spark, source, context.input_root, days)
+        columns = ColumnNotes()
+        raw = raw_rows(context.spark, source, context.input_root, days, columns)
         counted = counted_rows(raw)
         checked = checked_rows(raw, source, context.catalog).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            return _write(context, days, source, checked, counted)
+            return replace(_write(context, days, source, checked, counted), columns=columns)
         finally:
             checked.unpersist()
 
@@ -218,7 +220,9 @@ def _suite_refusals(context: Context, source: Source, days: Days, outcome: Sourc
 
 
 def _refuse_days_after_the_last(context: Context, days: Days, outcomes: list[SourceOutcome]) -> None:
-    """With deliveries named by a column an empty day may be a day that was never delivered: no source knows it yet."""
+    """With deliveries named by a column alone an empty day may be a day that was never delivered; a day's folder is an answer."""
+    if any(source.input.delivered_ds is None for source in context.catalog.sources):
+        return
     if any(delivery.delivered_ds == days.last for outcome in outcomes for delivery in outcome.deliveries):
         return
     known = [last_delivered(context.spark, s, context.input_root) for s in context.catalog.sources]
@@ -249,6 +253,7 @@ def _nothing(outcome: SourceOutcome, days: Days) -> list[Row]:
 def _fill(record: StageRecord, outcomes: list[SourceOutcome]) -> None:
     for outcome in outcomes:
         record.written |= outcome.written
+        record.notes |= {f"{outcome.source}, {what}": names for what, names in outcome.columns.lines().items()}
         for name in OUTCOMES:
             total = sum(d[name] for d in outcome.deliveries)
             record.rows[name] = record.rows.get(name, 0) + total

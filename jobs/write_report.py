@@ -20,7 +20,7 @@ from jobs import report_pictures as pictures
 from jobs.context import Context
 from jobs.delta_tables import on_days
 from jobs.errors import BadInput, Infrastructure
-from jobs.ledger_rows import error_text, of_day, plain_rows
+from jobs.ledger_rows import drift_lines, error_text, of_day, plain_rows
 from jobs.registered_tokenizers import find_registered, promoted_version
 from jobs.report_model import (
     Activity,
@@ -36,6 +36,7 @@ from jobs.report_model import (
     TokenizerInfo,
 )
 from jobs.report_page import render, row_hash
+from schemas.audits import AUDITS
 from schemas.catalog import Catalog
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
@@ -65,7 +66,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     """Everything the page shows. Raises `BadInput` for a day without anything, or an unknown tokenizer."""
     lake, day, catalog = context.lake, Days(ds, ds), context.catalog
     versions = {table: lake.version(table) for table in TABLES}
-    tables = {table: lake.read(table, version) for table, version in versions.items()}
+    tables = {table: lake.read(table, version) for table, version in versions.items()} | {"audits": lake.read_declared(AUDITS, versions["audits"])}
     tokenizer, levels, quality = _tokenizer(context, tokenizer_version)
     features = on_days(tables["user_features"], day)
     of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)
@@ -206,9 +207,13 @@ def _level_usage(order: int, source: str, level: dict[str, Any], rows: list[Row]
 
 def _audit(audits: DataFrame) -> Audit | None:
     """The audit that publishing goes by: of the newest stage, and of several of that a failed one."""
-    newest = audits.orderBy(F.desc("staged_version"), "success", "run_id")
-    found = newest.drop("ds", "tokenizer_version", "run_id").collect()
-    return Audit(**found[0].asDict(), audits=len(found)) if found else None
+    newest = audits.orderBy(F.desc("staged_version"), "success", F.desc("audited_at"), "run_id")
+    found = newest.drop("ds", "tokenizer_version", "audited_at", "run_id").collect()
+    if not found:
+        return None
+    facts = found[0].asDict()
+    drift, blocked = drift_lines(facts.pop("drift")), bool(facts.pop("drift_blocked"))
+    return Audit(**facts, audits=len(found), drift=drift, blocked=blocked)
 
 
 def _samples(features: DataFrame, tokens: DataFrame, levels: Levels, catalog: Catalog) -> tuple[SampleUser, ...]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas import keys
+from schemas.drift import DriftRules
 from schemas.errors import IdentifierError
 
 RESERVED = frozenset({"user_id", "event_time", "available_time", "ds", "delivered_ds", "delivery_id", "run_id", "reasons", "raw", "row_hash"})
@@ -243,6 +244,7 @@ class Catalog(Declaration):
     header: CatalogHeader
     sources: tuple[Source, ...]
     suites: dict[str, str]
+    drift: DriftRules
     location: str
 
     @property

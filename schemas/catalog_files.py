@@ -11,8 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.catalog import Catalog, CatalogHeader, Source
+from schemas.drift import DriftRules
 from schemas.errors import CatalogError, Problem
 
+DRIFT = "drift.json"
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -29,7 +31,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def load_catalog(folder: str | Path | None = None) -> Catalog:
     """The catalog in `folder`, or the packaged default of six sources. Raises `CatalogError` with every problem."""
-    root, suites_root, location = _roots(folder)
+    root, expectations, location = _roots(folder)
     problems: list[Problem] = []
     header = _parse(root / "catalog.yaml", CatalogHeader, problems)
     if header is None:
@@ -37,26 +39,38 @@ def load_catalog(folder: str | Path | None = None) -> Catalog:
     sources, suites = [], {}
     for name in header.sources:
         source = _parse(root / "sources" / f"{name}.yaml", Source, problems)
-        suite = _suite(suites_root / f"{name}.json", problems)
+        suite = _suite(expectations / "sources" / f"{name}.json", problems)
         if source is not None:
             sources.append(source)
             if source.name != name:
                 problems.append(_problem(f"sources/{name}.yaml", "name", repr(source.name), f"{name!r}, as the file is called"))
         if suite is not None:
             suites[name] = suite
+    drift = _drift(expectations, header, problems)
     problems += _whole(header, sources) + _strays(root, header)
-    if problems:
+    if problems or drift is None:
         raise CatalogError(problems)
-    return Catalog(header=header, sources=tuple(sources), suites=suites, location=location)
+    return Catalog(header=header, sources=tuple(sources), suites=suites, drift=drift, location=location)
+
+
+def _drift(expectations: Traversable, header: CatalogHeader, problems: list[Problem]) -> DriftRules | None:
+    """The catalog's own `expectations/drift.json`, or the packaged one."""
+    own = expectations / DRIFT
+    file = own if own.is_file() else resources.files("expectations") / DRIFT
+    rules = _parse(file, DriftRules, problems)
+    unknown = sorted(rules.sources - set(header.sources)) if rules else []
+    if unknown:
+        problems.append(_problem(f"expectations/{DRIFT}", "gates", f"source {', '.join(unknown)}", f"one of {', '.join(header.sources)}"))
+    return rules
 
 
 def _roots(folder: str | Path | None) -> tuple[Traversable, Traversable, str]:
     if folder is None:
-        return resources.files("schemas"), resources.files("expectations") / "sources", "the packaged default"
+        return resources.files("schemas"), resources.files("expectations"), "the packaged default"
     root = Path(folder)
     if not root.is_dir():
         raise CatalogError([_problem(str(folder), "folder", "nothing there", "a folder with catalog.yaml, sources/, expectations/")])
-    return root, root / "expectations" / "sources", str(root.resolve())
+    return root, root / "expectations", str(root.resolve())
 
 
 def _problem(file: str, field: str, found: str, expected: str) -> Problem:

@@ -2,6 +2,7 @@
 
 from schemas.audits import AUDITS
 from schemas.catalog import Catalog
+from schemas.code_crosswalk import CODE_CROSSWALK
 from schemas.codebook_quality import CODEBOOK_QUALITY
 from schemas.deliveries import DELIVERIES
 from schemas.quarantine import quarantine
@@ -26,5 +27,6 @@ def tables(catalog: Catalog) -> tuple[Table, ...]:
         user_tokens(catalog),
         user_tokens_superseded(catalog),
         PROMOTIONS,
+        CODE_CROSSWALK,
         RUNS,
     )

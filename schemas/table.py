@@ -7,12 +7,13 @@ from schemas import keys
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
-    """One column; `type` is a Spark SQL type."""
+    """One column; `type` is a Spark SQL type. A `later` one came after the table's first release: `u2qt init` adds it."""
 
     name: str
     type: str
     comment: str
     nullable: bool = True
+    later: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +40,8 @@ def required(name: str, type: str, comment: str) -> Field:
     return Field(name=name, type=type, comment=comment, nullable=False)
 
 
-def optional(name: str, type: str, comment: str) -> Field:
-    return Field(name=name, type=type, comment=comment)
+def optional(name: str, type: str, comment: str, *, later: bool = False) -> Field:
+    return Field(name=name, type=type, comment=comment, later=later)
 
 
 RUN_ID = optional("run_id", "STRING", "Run that wrote the row; see table runs.")

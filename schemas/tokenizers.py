@@ -13,6 +13,7 @@ TOKENIZERS = Table(
         required("trained_through", "DATE", "Last day it was trained on: labels of that day or earlier would leak."),
         required("layout", "STRING", "layout.json: sources, levels, codebook sizes."),
         required("metrics", "STRING", "metrics.json: held-out error and codebook usage."),
+        optional("manifest", "STRING", "JSON: sha256 of each file of the checkpoint; one that differs is refused.", later=True),
         RUN_ID,
     ),
 )
@@ -24,6 +25,8 @@ PROMOTIONS = Table(
         required("seq", "BIGINT", "Order, from 1."),
         required("tokenizer_version", "STRING", "Version that became current."),
         optional("reason", "STRING", "Why, in the words of who did it."),
+        optional("missing_days", "INT", "Published days of the 90 before that the version had not published.", later=True),
+        optional("allowed_gap", "STRING", "Why it was promoted without them, in the words of who did it.", later=True),
         RUN_ID,
     ),
 )

@@ -44,6 +44,9 @@ def test_bad_arguments_exit_20(capsys: pytest.CaptureFixture[str], arguments: tu
         (("sql", "DROP TABLE user_tokens"), "only read"),
         (("sql", "SELECT nothing FROM nowhere"), "nowhere"),
         (("tokenizer", "promote", "v9"), "not registered"),
+        (("tokenizer", "roll-back"), "none was before it"),
+        (("tokenizer", "shadow", "v1"), "is promoted"),
+        (("tokenizer", "crosswalk", "v1", "v1"), "same version twice"),
         (("train", "--from", "2024-01-01", "--to", "2024-01-01", "--tokenizer-version", "t", "--text-model", "/nowhere"), "found no folder /nowhere"),
     ],
 )

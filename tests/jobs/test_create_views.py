@@ -17,6 +17,7 @@ from jobs.errors import BadInput
 from schemas import lakehouse
 from schemas.catalog import Catalog
 from schemas.errors import IdentifierError
+from schemas.tokenizers import PROMOTIONS
 
 LEVELS = [{"level": 1, "shared_size": 4, "codebook_size": 4}, {"level": 2, "shared_size": 0, "codebook_size": 400}]
 SOURCES = ("bill", "mini_program", "spm", "app", "search", "profile")
@@ -41,11 +42,8 @@ def publish(context: Context) -> None:
 
 
 def register_versions(context: Context) -> None:
-    rows = [(v, "f", "/c", date(2025, 9, 1), date(2025, 9, 30), LAYOUT, "{}", "r") for v in ("v1", "v2")]
-    columns = (
-        "tokenizer_version STRING, fingerprint STRING, checkpoint STRING, trained_from DATE, trained_through DATE, layout STRING, metrics STRING, run_id STRING"
-    )
-    context.lake.append("tokenizers", context.spark.createDataFrame(rows, columns).coalesce(1), {})
+    rows = [(v, "f", "/c", date(2025, 9, 1), date(2025, 9, 30), LAYOUT, "{}", None, "r") for v in ("v1", "v2")]
+    context.lake.append("tokenizers", context.spark.createDataFrame(rows, context.lake.read("tokenizers").schema).coalesce(1), {})
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +83,7 @@ def test_the_current_view_follows_the_promotion(published: Context) -> None:
     """Promoting changes what the view shows; nothing is made anew."""
     current = published.spark.table("user_tokens_current")
     assert {row["tokenizer_version"] for row in current.collect()} == {"v1"}
-    promote_tokenizer.run(published, "v2", "better")
+    promote_tokenizer.run(published, "v2", "better", allow_gap="one day is enough here")
     assert rows(published.spark.table("user_tokens_current").select("user_id", "tokenizer_version", "bill_codes")) == [("a", "v2", [0, 5])]
 
 
@@ -116,7 +114,7 @@ def test_the_long_view_has_a_row_per_code_with_its_name(published: Context) -> N
 
 def test_a_level_that_the_layout_does_not_know_has_no_name(published: Context) -> None:
     """NULL rather than a name that could be another token's."""
-    published.lake.replace("promotions", published.spark.sql("SELECT 9L seq, 'v2' tokenizer_version, '' reason, 'r' run_id"), Where(equals=(("seq", "9"),)), {})
+    published.lake.replace("promotions", published.lake.frame(PROMOTIONS, [{"seq": 9, "tokenizer_version": "v2"}]), Where(equals=(("seq", "9"),)), {})
     short = published.lake.read("tokenizers").withColumn("layout", F.lit(json.dumps({"sources": [{"name": "bill", "levels": LEVELS[:1]}]})))
     short.write.format("delta").mode("overwrite").save(published.lake.path("tokenizers"))
     assert rows(published.spark.sql("SELECT level, token FROM user_tokens_long ORDER BY level")) == [(1, "<shared_1_0000>"), (2, None)]

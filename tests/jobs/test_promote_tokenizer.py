@@ -11,7 +11,7 @@ from schemas.errors import IdentifierError
 
 REGISTERED = """
     SELECT v AS tokenizer_version, 'f' AS fingerprint, '/c' AS checkpoint, DATE'2026-01-01' AS trained_from,
-           DATE'2026-01-07' AS trained_through, '{"sources": []}' AS layout, '{}' AS metrics, 'r' AS run_id
+           DATE'2026-01-07' AS trained_through, '{"sources": []}' AS layout, '{}' AS metrics, CAST(NULL AS STRING) AS manifest, 'r' AS run_id
     FROM VALUES ('v1'), ('v2') AS t(v)
 """
 

@@ -59,6 +59,8 @@ def test_a_negative_row_hash_has_sixteen_digits() -> None:
         (replace(EMPTY, users=5, encoded=5, published=5), "Published"),
         (replace(EMPTY, users=5, encoded=5, audit=FAILED), "Audit failed"),
         (replace(EMPTY, deliveries=(BLOCKED,)), "Blocked"),
+        (replace(EMPTY, users=5, encoded=5, audit=replace(FAILED, success=True, blocked=True)), "Blocked"),
+        (replace(EMPTY, users=5, encoded=5, published=5, audit=replace(FAILED, success=True, blocked=True)), "Published"),
     ],
 )
 def test_the_verdict_is_one_word(report: DayReport, word: str) -> None:

@@ -1,6 +1,7 @@
 """Where a day is, and what to run next."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from jobs import DAILY_STAGES, show_status
 from jobs.context import Context
 from jobs.errors import BadInput
 from jobs.ledger import RUNS_SCHEMA
-from jobs.show_status import Next, StageStatus, marked_old, next_step
+from jobs.show_status import Next, StageStatus, judged_audit, marked_old, next_step
 
 DS = date(2026, 1, 14)
 START = datetime(2026, 1, 15, 4, 30, tzinfo=UTC)
@@ -102,6 +103,21 @@ def test_a_stage_done_before_its_input_is_old_and_so_are_those_behind_it() -> No
     assert next_step(DS, marked, promoted="v1").commands == ("u2qt encode --ds 2026-01-14",)
 
 
+def test_a_blocked_audit_is_released_only_by_a_publish_after_it() -> None:
+    """Refused by the days before, not by its suite; a publish with a reason, and later, lets the day through."""
+    stages = {name: stage(name, started="3") for name in DAILY_STAGES[:3]} | {"audit_tokens": stage("audit_tokens", "refused", "5")}
+    blocked = judged_audit(stages, blocked=True)
+    assert blocked["audit_tokens"].status == "blocked"
+    step = next_step(DS, marked_old(blocked), promoted="v1")
+    assert step.commands[-1] == "u2qt publish --ds 2026-01-14 --accept REASON"
+    assert judged_audit(stages, blocked=False)["audit_tokens"].status == "refused"
+    for started, reason, status in (("6", "a holiday", "accepted"), ("6", "", "blocked"), ("4", "a holiday", "blocked")):
+        publish = StageStatus(stage="publish_tokens", status="done", started=started, run_id="run-b", accepted=reason)
+        assert judged_audit(stages | {"publish_tokens": publish}, blocked=True)["audit_tokens"].status == status
+    through = judged_audit(stages | {"publish_tokens": replace(publish, started="6")}, blocked=True)
+    assert next_step(DS, marked_old(through), published=(("v1", 3),), promoted="v1").sentence == "Published; nothing is left to run."
+
+
 def test_a_replayed_quarantine_makes_features_old() -> None:
     """Released rows are in no feature row yet."""
     stages = {name: stage(name) for name in DAILY_STAGES} | {"replay_quarantine": stage("replay_quarantine", started="2")}
@@ -152,8 +168,8 @@ def test_a_published_day_names_versions_and_rows(ready: Context) -> None:
     """The promoted version is marked."""
     row = ("u", DS, "v1", START, 1, "r", *([0] for _ in ready.catalog.sources))
     append(ready, "user_tokens", [row])
-    append(ready, "tokenizers", [("v1", "f", "/c", DS, DS, "{}", "{}", "r")])
-    append(ready, "promotions", [(1, "v1", None, "r")])
+    append(ready, "tokenizers", [("v1", "f", "/c", DS, DS, "{}", "{}", None, "r")])
+    append(ready, "promotions", [(1, "v1", None, None, None, "r")])
     append(ready, "runs", [ran(name, minute) for minute, name in enumerate(DAILY_STAGES)])
     text = shown(ready)
     assert "published: 1 users with v1 (promoted)" in text

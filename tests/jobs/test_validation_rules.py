@@ -12,6 +12,7 @@ from jobs.raw_input import raw_rows
 from jobs.validate_sources import delivery_outcomes
 from jobs.validation_rules import _timestamp, checked_rows, clean_rows, quarantined_rows
 from schemas.catalog import Catalog, CatalogHeader, Source
+from schemas.catalog_files import load_catalog
 from schemas.keys import Days
 
 DAY = date(2026, 3, 1)
@@ -42,7 +43,7 @@ def visits(**input_: str) -> Source:
 
 def catalog(source: Source) -> Catalog:
     header = CatalogHeader(name="test", description="Test.", time_zone="Asia/Shanghai", delivery_lag="6h", sources=(source.name,))
-    return Catalog(header=header, sources=(source,), suites={}, location="test")
+    return Catalog(header=header, sources=(source,), suites={}, drift=load_catalog().drift, location="test")
 
 
 def delivered(spark: SparkSession, folder: Path, rows: list[dict[str, object]], source: Source | None = None) -> DataFrame:

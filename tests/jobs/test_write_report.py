@@ -25,6 +25,14 @@ NOON = datetime(2026, 1, 15, 4, 30, tzinfo=UTC)
 SOURCES = ("bill", "mini_program", "spm", "app", "search", "profile")
 LEVELS = [{"level": level, "shared_size": 4 if level <= 2 else 0, "codebook_size": 4} for level in (1, 2, 3, 4)]
 LAYOUT = json.dumps({"sources": [{"name": source, "levels": LEVELS} for source in SOURCES]})
+DRIFT = {
+    "compared_with": ["2026-01-13"],
+    "note": "compared with 1 of 7 days",
+    "measures": [
+        {"gate": "code_usage", "source": "bill", "level": 2, "value": 0.3, "found": 1200, "usual": 800, "severity": "block"},
+        {"gate": "users", "source": None, "level": None, "value": 0.01, "found": 3, "usual": 3, "severity": "ok"},
+    ],
+}
 USERS = {  # user -> row hash, events per source
     f"user-{CANARY}": (11, {"bill": 2, "profile": 1}),
     "user-canary-2": (-22, {"bill": 1, "spm": 15}),
@@ -97,11 +105,12 @@ def fill(context: Context) -> None:
                     DS,
                     LAYOUT,
                     "{}",
+                    None,
                     "r",
                 )
             ],
         )
-    append(context, "promotions", [(1, "v1", "first", "r")])
+    append(context, "promotions", [(1, "v1", "first", None, None, "r")])
     outside = {**CODES, "user-canary-3": {"spm": [1, 2, 3, 9]}}
     append(context, "staged_user_tokens", tokens(catalog, "v1", CODES) + tokens(catalog, "v2", outside))
     append(context, "user_tokens", tokens(catalog, "v1", CODES))
@@ -110,9 +119,9 @@ def fill(context: Context) -> None:
         context,
         "audits",
         [
-            (DS, "v1", 1, "suite", True, 9, 3, "[]", "r"),
-            (DS, "v2", 1, "suite", True, 9, 3, "[]", "r"),
-            (DS, "v2", 2, "suite", False, 9, 3, json.dumps(failures), "r"),
+            (DS, "v1", 1, "suite", True, 9, 3, "[]", json.dumps(DRIFT), True, NOON, "r"),
+            (DS, "v2", 1, "suite", True, 9, 3, "[]", None, None, None, "r"),
+            (DS, "v2", 2, "suite", False, 9, 3, json.dumps(failures), None, None, None, "r"),
         ],
     )
     runs = [
@@ -265,6 +274,16 @@ def test_a_failed_audit_is_shown_with_its_expectations(filled: Context, tmp_path
     text = write_report.run(filled, DS, tmp_path / "day.html", "v2").read_text(encoding="utf-8")
     for shown in ("Audit failed", "codes_in_range", "unexpected count 1", "1 codes outside", "not the promoted one"):
         assert shown in text
+
+
+def test_drift_of_the_newest_audit_is_shown(filled: Context, page: str) -> None:
+    """What warned or blocked and what could not be known; what was as usual is not."""
+    report = write_report.day_report(filled, DS)
+    assert report.audit is not None
+    assert report.audit.blocked
+    assert report.audit.drift == ("block code_usage of bill level 2: 0.300 (1,200, before 800)", "compared with 1 of 7 days")
+    assert "block code_usage of bill level 2" in page
+    assert "ok users" not in page
 
 
 def test_a_blocked_day_has_a_page(filled: Context, tmp_path: Path) -> None:

@@ -1,0 +1,199 @@
+"""A source changes under us: ignored and noted, quarantined, or stopped, as the table in docs/operations.md says."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import Row, SparkSession
+
+from jobs import build_user_features, init_lakehouse, validate_sources
+from jobs.context import Context
+from jobs.delta_tables import Lakehouse
+from jobs.errors import BadInput, GateRefused
+from jobs.ledger_rows import column_lines
+from schemas.catalog import Catalog, CatalogHeader, Source
+from schemas.catalog_files import load_catalog
+from schemas.keys import Days
+
+DAY = Days(date(2026, 3, 1), date(2026, 3, 1))
+NEXT = Days(date(2026, 3, 2), date(2026, 3, 2))
+RULE = {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1, "max_value": 1000}}
+COLUMNS = [
+    {"name": "visit", "type": "string", "comment": "Visit number.", "nullable": False},
+    {"name": "page", "type": "string", "role": "categorical", "comment": "Page.", "nullable": False},
+    {"name": "stay", "type": "bigint", "role": "numeric", "comment": "Time on the page.", "unit": "seconds"},
+]
+
+
+def visits(format: str) -> Catalog:
+    """One source, one folder a day."""
+    declared = {
+        "name": "visits",
+        "kind": "events",
+        "description": "Visits.",
+        "entity_key": {"from": "user"},
+        "event_time": {"from": "seen_at"},
+        "dedup_key": ["visit"],
+        "template": "{page} {stay:log2} s",
+        "input": {"format": format, "path": "visits/{ds}"},
+        "columns": COLUMNS,
+    }
+    header = CatalogHeader(name="shop", description="Shop.", time_zone="UTC", delivery_lag="3h", sources=("visits",))
+    suites = {"visits": json.dumps({"name": "visits", "expectations": [RULE]})}
+    return Catalog(header=header, sources=(Source.model_validate(declared),), suites=suites, drift=load_catalog().drift, location="test")
+
+
+@pytest.fixture(scope="module")
+def empty_shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shop") / "lake"
+    init_lakehouse.run(Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=visits("csv"), input_root="", run_id="init"))
+    return root
+
+
+@pytest.fixture
+def shop(spark: SparkSession, empty_shop: Path, tmp_path: Path) -> Context:
+    shutil.copytree(empty_shop, tmp_path / "lake")
+    return Context(spark=spark, lake=Lakehouse(spark, str(tmp_path / "lake")), catalog=visits("csv"), input_root=str(tmp_path), run_id="r")
+
+
+def rows(n: int = 4, **more: object) -> list[dict[str, object]]:
+    return [{"visit": f"v{i}", "user": f"u{i}", "seen_at": f"2026-03-01T10:00:0{i}Z", "page": "home", "stay": 7 + i, **more} for i in range(n)]
+
+
+def renamed(delivered: list[dict[str, object]], old: str, new: str) -> list[dict[str, object]]:
+    return [{new if name == old else name: value for name, value in row.items()} for row in delivered]
+
+
+def without(delivered: list[dict[str, object]], name: str) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if key != name} for row in delivered]
+
+
+def deliver(context: Context, format: str, delivered: list[dict[str, object]], day: Days = DAY) -> Context:
+    """The rows as one file of that day; an earlier delivery of the day goes."""
+    folder = Path(context.input_root) / "visits" / str(day.first)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if format == "parquet":
+        pq.write_table(pa.Table.from_pylist(delivered), folder / "part-0.parquet")
+    elif format == "json":
+        (folder / "part-0.json").write_text("".join(json.dumps(row) + "\n" for row in delivered))
+    else:
+        lines = [",".join(delivered[0]), *(",".join(str(value) for value in row.values()) for row in delivered)]
+        (folder / "part-0.csv").write_text("\n".join(lines) + "\n")
+    return replace(context, catalog=visits(format))
+
+
+def outcomes(context: Context, day: Days = DAY) -> tuple[Row, tuple[str, ...]]:
+    """The day's delivery and what its validation noted of columns."""
+    (delivery,) = context.lake.read("deliveries").where(f"delivered_ds = '{day.first}'").collect()
+    detail = context.lake.read("runs").where("stage = 'validate_sources'").orderBy("started_at").tail(1)[0].detail
+    return delivery, column_lines(detail)
+
+
+def reasons(context: Context) -> Mapping[str, int]:
+    found = context.lake.read("quarantine_visits").selectExpr("explode(reasons) reason").groupBy("reason").count().collect()
+    return {row["reason"]: row["count"] for row in found}
+
+
+def test_a_column_gained_is_ignored_and_noted(shop: Context) -> None:
+    """Nothing of it reaches the clean rows; its name stands in the ledger."""
+    context = deliver(shop, "csv", [{"coupon": "spring", **row} for row in rows()])
+    validate_sources.run(context, DAY)
+    delivery, noted = outcomes(context)
+    assert (delivery.clean, noted) == (4, ("visits, undeclared columns coupon",))
+    assert "coupon" not in context.lake.read("source_visits").columns
+
+
+@pytest.mark.parametrize(
+    ("format", "delivered", "said"),
+    [
+        ("csv", without(rows(), "stay"), "no column stay, found visit, user, seen_at, page"),
+        ("parquet", renamed(rows(), "page", "page_name"), "no column page, found visit, user, seen_at, page_name, stay"),
+        ("json", without(rows(), "page"), "no column page"),
+        ("parquet", rows(page={"id": 3}), r"column page \(struct\) has nested values"),
+        ("json", rows(stay=[1, 2]), r"column stay \(array\) has nested values"),
+    ],
+)
+def test_a_column_lost_renamed_or_nested_stops_the_day(shop: Context, format: str, delivered: list[dict[str, object]], said: str) -> None:
+    """The declaration's author decides what it became; nothing is written."""
+    context = deliver(shop, format, delivered)
+    with pytest.raises(BadInput, match=said):
+        validate_sources.run(context, DAY)
+    assert context.lake.read("deliveries").isEmpty()
+
+
+def test_a_nullable_json_field_in_no_row_is_null_and_noted(shop: Context) -> None:
+    """JSON has no header: a field without values is in no file. Renamed, both names are noted."""
+    context = deliver(shop, "json", renamed(rows(), "stay", "duration"))
+    validate_sources.run(context, DAY)
+    delivery, noted = outcomes(context)
+    assert (delivery.clean, set(noted)) == (4, {"visits, undeclared columns duration", "visits, absent columns stay"})
+    assert context.lake.read("source_visits").where("stay IS NOT NULL").isEmpty()
+
+
+def test_another_type_is_read_where_its_values_are_and_quarantined_where_not(shop: Context) -> None:
+    """Numbers as text are numbers; words are not, and a day of nothing else is blocked."""
+    context = deliver(shop, "parquet", [row | {"stay": str(row["stay"])} for row in rows()])
+    validate_sources.run(context, DAY)
+    assert outcomes(context)[0].clean == 4
+    context = deliver(shop, "parquet", [row | {"stay": "7 s"} for row in rows(3)])
+    with pytest.raises(GateRefused, match="expect_table_row_count_to_be_between failed"):
+        validate_sources.run(context, DAY)
+    delivery, _ = outcomes(context)
+    assert (delivery.clean, delivery.quarantined, delivery.gate, reasons(context)) == (0, 3, "blocked", {"type:stay": 3})
+
+
+def test_nothing_delivered_stops_and_an_empty_delivery_is_blocked(shop: Context) -> None:
+    """A folder that is not there may still come; one without rows is somebody's answer."""
+    with pytest.raises(BadInput, match="nothing delivered at"):
+        validate_sources.run(shop, DAY)
+    empty = Path(shop.input_root) / "visits" / str(DAY.first)
+    empty.mkdir(parents=True)
+    (empty / "part-0.csv").write_text("visit,user,seen_at,page,stay\n")
+    with pytest.raises(GateRefused, match="0 rows delivered, expected at least 1"):
+        validate_sources.run(shop, DAY)
+    assert outcomes(shop)[0].gate == "blocked"
+
+
+def test_a_delivery_that_comes_twice_counts_once(shop: Context) -> None:
+    """In one folder its rows are duplicates; on a later day they lose to the dedup key when features are built."""
+    context = deliver(shop, "csv", rows() + rows())
+    validate_sources.run(context, DAY)
+    delivery, _ = outcomes(context)
+    assert (delivery.rows_in, delivery.clean, delivery.duplicates) == (8, 4, 4)
+    validate_sources.run(deliver(context, "csv", rows(), NEXT), NEXT)
+    assert context.lake.read("source_visits").count() == 8
+    build_user_features.run(context, DAY, None)
+    assert [row.visits_count for row in context.lake.read("user_features").collect()] == [1] * 4
+
+
+def test_a_partial_text_file_quarantines_its_torn_line(shop: Context) -> None:
+    """CSV and JSON end where the copy broke off: the torn line is refused, the lines before it are right; the volume gate sees the rest."""
+    for format in ("csv", "json"):
+        context = deliver(shop, format, rows())
+        file = Path(shop.input_root) / "visits" / str(DAY.first) / f"part-0.{format}"
+        file.write_text(file.read_text()[:-20])
+        validate_sources.run(context, DAY)
+        delivery, _ = outcomes(context)
+        assert (delivery.clean, delivery.quarantined) == (3, 1)
+        assert "row_malformed:row" in reasons(context)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one file retyped"])
+def test_a_partial_or_mixed_parquet_delivery_stops_the_day(shop: Context, damage: str) -> None:
+    """Parquet has its footer last: half a file is none. Nothing of the day is written."""
+    context = deliver(shop, "parquet", rows())
+    file = Path(shop.input_root) / "visits" / str(DAY.first) / "part-0.parquet"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        pq.write_table(pa.Table.from_pylist(rows(stay="7 s")), file.with_name("part-1.parquet"))
+    with pytest.raises(BadInput, match=r"source visits.*(can't read|can't be read)"):
+        validate_sources.run(context, DAY)
+    assert context.lake.read("source_visits").isEmpty()
