@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from jobs import DAILY_STAGES, available_rows
 from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, recorded_states, runs_of_days, sum_text, summed, sums_by_day
-from jobs.delta_tables import on_days
+from jobs.delta_tables import Where, on_days
 from jobs.registered_tokenizers import find_registered
 from schemas.keys import Days
 from schemas.source_events import source_table_name
@@ -50,10 +50,13 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     known_by = cutoff or (available_rows.default_cutoff(context.catalog, last) if last else None)
     available = _Available(context, days, known_by, states["build_user_features"])
     features = sums_by_day(on_days(context.lake.read("user_features"), days), days)
+    published = _published_rows(context, days, registered.version)
     elsewhere = set() if version is not None else _published_days(context, days)
     entries: list[Entry] = []
     for ds in days:
-        found = _of_day(context, ds, {stage: states[stage].get(ds) for stage in DAILY_STAGES}, fates, available, features[ds], registered.fingerprint)
+        found = _of_day(
+            context, ds, {stage: states[stage].get(ds) for stage in DAILY_STAGES}, fates, available, features[ds], published[ds], registered.fingerprint
+        )
         if ds in elsewhere:
             found = [entry for entry in found if entry.stage not in TOKEN_STAGES or states["publish_tokens"].get(ds)]
         entries += found
@@ -67,6 +70,7 @@ def _of_day(
     fates: Mapping[tuple[str, date], str],
     available: "_Available",
     features: str,
+    published: int,
     fingerprint: str,
 ) -> list[Entry]:
     entries: list[Entry] = []
@@ -77,11 +81,13 @@ def _of_day(
         elif state is None:
             reason = {"failed": "broke", "refused": "was refused"}.get(fates.get((stage, ds), ""), "never ran")
         elif stage == "build_user_features":
-            reason, given = available.reason(ds, state)
+            reason, given = available.reason(ds, state, features)
         elif stage == "encode_users":
             reason = _difference(state, fingerprint, {"user_features": features})
         elif stage == "publish_tokens":
             reason = _difference(state, fingerprint, (states["encode_users"] or state).outputs)
+            if not reason and int(state.outputs["user_tokens"].partition(":")[0]) != published:
+                reason = f"{published:,} rows published, it wrote others"
         else:
             reason = ""
         if reason:
@@ -118,9 +124,9 @@ class _Available:
             for row in summed(later, "ds").collect():
                 self.late[row["ds"]] = self.late.get(row["ds"], 0) + row["rows"]
 
-    def reason(self, ds: date, state: DayState) -> tuple[str, datetime | None]:
+    def reason(self, ds: date, state: DayState, features: str) -> tuple[str, datetime | None]:
         now = {source: self.now.get((ds, source), NOTHING) for source in state.inputs}
-        changed = state.difference(replace(state, definition=self.definition, inputs=now))
+        changed = state.difference(replace(state, definition=self.definition, inputs=now, outputs={"user_features": features}))
         late = self.late.get(ds, 0)
         if late:
             return f"{late:,} late rows since", self.known_by
@@ -138,6 +144,14 @@ def _last_attempts(context: Context, days: Days) -> dict[tuple[str, date], str]:
 def _last_delivered(context: Context) -> date | None:
     row = context.lake.read("deliveries").where(F.col("rows_in") > 0).agg(F.max("delivered_ds").alias("last")).first()
     return row["last"] if row else None
+
+
+def _published_rows(context: Context, days: Days, version: str) -> dict[date, int]:
+    """Rows of each day in Delta's own statistics: no data is read."""
+    rows = dict.fromkeys(days, 0)
+    for file in context.lake.active_files("user_tokens", context.lake.version("user_tokens"), Where(days=days, equals=(("tokenizer_version", version),))):
+        rows[date.fromisoformat(file.partition["ds"])] += file.rows
+    return rows
 
 
 def _published_days(context: Context, days: Days) -> set[date]:

@@ -1,0 +1,93 @@
+"""What has to be done again over many days, and doing it: every due day is found with its reason, and done once."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+from pyspark.sql import functions as F
+
+from jobs import backfill_days, plan_days
+from jobs.backfill_days import Chunk, chunks
+from jobs.context import Context
+from jobs.plan_days import Entry
+from schemas.keys import Days
+
+DAYS = Days(date(2024, 1, 1), date(2024, 1, 3))
+FIRST, SECOND, LAST = DAYS
+ONLY_LAST = Days(LAST, LAST)
+ON_TIME = datetime(2023, 1, 1, tzinfo=UTC)  # no row is late by then
+
+
+def due(context: Context, days: Days = DAYS, version: str | None = None, cutoff: datetime | None = ON_TIME) -> list[tuple[date, str, str]]:
+    return [(e.ds, e.stage, e.reason) for e in plan_days.run(context, days, version, cutoff)]
+
+
+def test_a_published_history_has_nothing_due_but_late_rows(published: Context) -> None:
+    """Rows of the 1st and 2nd that came a day late are due by default; their features are made again up to what is known now."""
+    assert due(published) == []
+    entries = plan_days.run(published, DAYS)
+    assert {(e.ds, e.stage) for e in entries if e.reason.endswith("late rows since")} == {(ds, "build_user_features") for ds in (FIRST, SECOND)}
+    assert all(e.cutoff is not None for e in entries if e.stage == "build_user_features")
+    assert all(e.rows and e.seconds for e in entries), "by the ledger"
+
+
+def test_a_day_never_run_needs_every_stage(writable: Context) -> None:
+    """The first says why; the others follow it."""
+    after = date(2024, 1, 4)
+    assert [(stage, reason) for _, stage, reason in due(writable, Days(LAST, after))] == [
+        ("validate_sources", "never ran"),
+        ("build_user_features", "validate_sources comes first"),
+        ("encode_users", "build_user_features comes first"),
+        ("audit_tokens", "encode_users comes first"),
+        ("publish_tokens", "audit_tokens comes first"),
+    ]
+
+
+def test_changed_rows_definitions_and_failures_are_named(writable: Context) -> None:
+    """Each on the day and stage where it is; a comment is no change."""
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('source_app')}` WHERE ds = '2024-01-02'").collect()
+    assert due(writable)[0] == (SECOND, "build_user_features", "rows changed in app")
+    assert {ds for ds, _, _ in due(writable)} == {SECOND}
+    bill, *others = writable.catalog.sources
+    catalog = writable.catalog.model_copy(update={"sources": (bill.model_copy(update={"template": "{product}"}), *others)})
+    assert {reason for _, stage, reason in due(replace(writable, catalog=catalog)) if stage == "build_user_features"} == {"definition changed"}
+
+
+def test_history_is_encoded_again_only_for_a_version_that_is_named(writable: Context) -> None:
+    """Days published by another version are left alone by default."""
+    row = writable.lake.read("tokenizers").withColumn("tokenizer_version", F.lit("v2"))
+    writable.lake.append("tokenizers", row, {})
+    promotion = writable.lake.read("promotions").withColumns({"tokenizer_version": F.lit("v2"), "seq": F.col("seq") + 1})
+    writable.lake.append("promotions", promotion, {})
+    assert due(writable) == []
+    assert [(ds, stage, reason) for ds, stage, reason in due(writable, version="v2") if stage == "encode_users"] == [
+        (ds, "encode_users", "never ran") for ds in DAYS
+    ]
+
+
+def test_a_backfill_does_what_is_due_and_nothing_else(published: Context, writable: Context) -> None:
+    """The rows come back as they were; afterwards nothing is due, and a second backfill does nothing."""
+    for table in ("user_features", "user_tokens", "staged_user_tokens"):
+        writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path(table)}` WHERE ds >= '2024-01-02'").collect()
+    told: list[Chunk] = []
+    days = backfill_days.run(writable, DAYS, cutoff=ON_TIME, days_at_once=1, tell=lambda chunk, number, total: told.append(chunk))
+    assert (days, [chunk.days for chunk in told]) == (2, [Days(SECOND, SECOND), ONLY_LAST])
+    columns = [name for name in published.lake.read("user_tokens").columns if name not in ("run_id",)]
+    ours, theirs = (c.lake.read("user_tokens").select(columns).orderBy("ds", "user_id").collect() for c in (writable, published))
+    assert ours == theirs
+    assert due(writable) == []
+    assert backfill_days.run(writable, DAYS, cutoff=ON_TIME) == 0
+
+
+def test_days_with_the_same_need_share_a_job() -> None:
+    """Oldest first, no more at once than allowed, no day twice; another stage or cutoff parts them."""
+    later = datetime(2024, 2, 1, tzinfo=UTC)
+    entries = [Entry(ds=date(2024, 1, n), stage="encode_users", reason="") for n in (1, 2, 3, 5)]
+    entries += [Entry(ds=date(2024, 1, 4), stage="build_user_features", reason="", cutoff=later), Entry(ds=date(2024, 1, 4), stage="encode_users", reason="")]
+    found = chunks(entries, 2)
+    assert [(c.days.first.day, c.days.last.day, c.first) for c in found] == [
+        (1, 2, "encode_users"),
+        (3, 3, "encode_users"),
+        (4, 4, "build_user_features"),
+        (5, 5, "encode_users"),
+    ]
+    assert found[2].cutoff == later
