@@ -46,7 +46,7 @@ def mismatches(staged: Mapping[date, Row], features: Mapping[date, Row], days: D
 
 def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
     """Raises `GateRefused` naming every failing expectation with counts and sample row hashes, or every gate that blocked."""
-    with record_stage(context, STAGE, days, only_errors=True):
+    with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
     describe = partial(_now, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
@@ -83,7 +83,7 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
 
 
 def _run(context: Context, days: Days, registered: Registered) -> None:
-    with record_stage(context, STAGE, days) as record:
+    with record_stage(context, STAGE, days, version=registered.version) as record:
         for table in ("staged_user_tokens", "user_features", "user_tokens", "deliveries"):
             record.read[table] = context.lake.version(table)
         staged = on_days(context.lake.read("staged_user_tokens", record.read["staged_user_tokens"]), days)

@@ -38,7 +38,7 @@ def changed_days(context: Context, stage: str, days: Days, describe: Describe, *
         if not known:
             yield [days]
             return
-        with record_stage(context, stage, days, only_errors=True):
+        with record_stage(context, stage, days, version=version, only_errors=True):
             now = {part: describe(part) for part in runs_of_days(known)}
         same = [ds for part in now.values() for ds, state in part.items() if not known[ds].difference(state)]
         for part in runs_of_days(same):

@@ -76,15 +76,25 @@ def sums_by_day(rows: DataFrame, days: Days, hash_column: str = "row_hash") -> d
 
 def recorded_states(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, DayState]:
     """The days whose newest attempt by `stage` (under `version`) was done, with what it recorded."""
+    return {ds: state for ds, (status, state) in last_attempts(context, stage, days, version).items() if status == "done"}
+
+
+def last_attempts(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, tuple[str, DayState]]:
+    """The newest attempt at each day by `stage` (under `version`): how it ended, and what it recorded if it was done."""
     ledger = context.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") != "skipped"))
     ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
     worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
     attempts = ledger.select("status", "started_at", "states", F.explode(worked).alias("ds"))
     mine = F.filter("states", lambda s: (s["ds"] == F.col("ds")) & s["tokenizer_version"].eqNullSafe(F.lit(version)))
-    attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where((F.col("status") != "done") | F.col("state").isNotNull())
-    newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "state"), "started_at").alias("last"))
-    done = newest.where(F.col("last.status") == "done").select("last.state.*").collect()
-    return {row.ds: DayState(**row.asDict() | {"cutoff": row.cutoff and row.cutoff.astimezone(UTC)}) for row in done}  # collected in local time
+    attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where(F.col("state").isNotNull())
+    newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "state.*"), "started_at").alias("last")).select("last.*")
+    return {row.ds: (row.status, _state(row)) for row in newest.collect()}
+
+
+def _state(row: Row) -> DayState:
+    facts = row.asDict() | {"cutoff": row.cutoff and row.cutoff.astimezone(UTC)}  # collected in local time
+    facts.pop("status")
+    return DayState(**facts)
 
 
 def runs_of_days(days: Iterable[date]) -> list[Days]:

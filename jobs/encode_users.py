@@ -26,6 +26,7 @@ from jobs.registered_tokenizers import Registered, find_registered, load_registe
 from jobs.work_units import balanced, write_tasks
 from schemas.keys import Days
 from schemas.user_tokens import codes_column
+from u2qt_model import Tokenizer
 
 STAGE = "encode_users"
 UNITS_PER_SLOT = 2
@@ -41,12 +42,13 @@ def codes_schema(sources: tuple[str, ...]) -> str:
 
 def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
     """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered. `force` reuses no codes."""
-    with record_stage(context, STAGE, days, only_errors=True):
+    with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
+        tokenizer = load_registered(registered, context.catalog)
     describe = partial(_states, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
         for part in parts:
-            _run(context, part, registered, force)
+            _run(context, part, registered, tokenizer, force)
 
 
 def _states(context: Context, days: Days, registered: Registered, features: int | None = None, staged: int | None = None) -> dict[date, DayState]:
@@ -67,9 +69,8 @@ def _states(context: Context, days: Days, registered: Registered, features: int 
     }
 
 
-def _run(context: Context, days: Days, registered: Registered, force: bool) -> None:
-    with record_stage(context, STAGE, days) as record:
-        tokenizer = load_registered(registered, context.catalog)
+def _run(context: Context, days: Days, registered: Registered, tokenizer: Tokenizer, force: bool) -> None:
+    with record_stage(context, STAGE, days, version=registered.version) as record:
         frozen = ship(context, registered, tokenizer.layout.source_names)
         record.read["user_features"] = context.lake.version("user_features")
         files = context.lake.active_files("user_features", record.read["user_features"], Where(days=days))

@@ -73,9 +73,10 @@ class StageRecord:
 
 
 @contextmanager
-def record_stage(context: Context, stage: str, days: Days | None, *, only_errors: bool = False) -> Iterator[StageRecord]:
+def record_stage(context: Context, stage: str, days: Days | None, *, version: str | None = None, only_errors: bool = False) -> Iterator[StageRecord]:
     """Yields the record to fill; writes it when the block ends. An error is recorded and goes on its way.
 
+    `version`: the tokenizer's that the stage works with, so that its failure counts against no other.
     `only_errors`: a look at what there is to do leaves a row only when it fails.
     """
     record = StageRecord(stage=stage, days=days)
@@ -86,6 +87,7 @@ def record_stage(context: Context, stage: str, days: Days | None, *, only_errors
         expected = isinstance(error, U2qtError | SchemaError | ModelError)
         record.status = "refused" if expected else "failed"
         record.notes["error"] = str(error) if expected else type(error).__name__
+        record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in days or ()]
         raise
     finally:
         record.seconds = time.perf_counter() - clock

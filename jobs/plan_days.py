@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs import DAILY_STAGES, available_rows
 from jobs.context import Context
-from jobs.day_states import NOTHING, DayState, recorded_states, runs_of_days, sum_text, summed, sums_by_day
+from jobs.day_states import NOTHING, DayState, last_attempts, runs_of_days, sum_text, summed, sums_by_day
 from jobs.delta_tables import Where, on_days
 from jobs.registered_tokenizers import find_registered
 from schemas.keys import Days
@@ -44,8 +44,9 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     version has published are left as they are.
     """
     registered = find_registered(context, version)
-    states = {stage: recorded_states(context, stage, days, registered.version if stage in TOKEN_STAGES else None) for stage in DAILY_STAGES}
-    fates = _last_attempts(context, days)
+    attempts = {stage: last_attempts(context, stage, days, registered.version if stage in TOKEN_STAGES else None) for stage in DAILY_STAGES}
+    fates = {(stage, ds): status for stage in DAILY_STAGES for ds, (status, _) in attempts[stage].items()}
+    states = {stage: {ds: state for ds, (status, state) in attempts[stage].items() if status == "done"} for stage in DAILY_STAGES}
     last = _last_delivered(context)
     known_by = cutoff or (available_rows.default_cutoff(context.catalog, last) if last else None)
     available = _Available(context, days, known_by, states["build_user_features"])
@@ -131,14 +132,6 @@ class _Available:
         if late:
             return f"{late:,} late rows since", self.known_by
         return changed, None
-
-
-def _last_attempts(context: Context, days: Days) -> dict[tuple[str, date], str]:
-    """(stage, ds) to how its newest attempt ended."""
-    rows = context.lake.read("runs").where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)) & (F.col("status") != "skipped"))
-    worked = F.explode(F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))).alias("ds")
-    newest = rows.select("stage", "status", "started_at", worked).groupBy("stage", "ds").agg(F.max_by("status", "started_at").alias("status"))
-    return {(row.stage, row.ds): row.status for row in newest.collect()}
 
 
 def _last_delivered(context: Context) -> date | None:

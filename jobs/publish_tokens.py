@@ -55,11 +55,11 @@ def run(context: Context, days: Days, version: str | None = None, accept: str | 
 
     `accept` is a person's reason to publish one day that its audit found unlike the days before; no failed suite is released.
     """
-    with record_stage(context, STAGE, days, only_errors=True):
+    with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
 
     def describe(part: Days) -> dict[date, DayState]:
-        with record_stage(context, STAGE, part, only_errors=True) as record:
+        with record_stage(context, STAGE, part, version=registered.version, only_errors=True) as record:
             _passing_audit(context, part, registered, record, accept)
         return _states(context, part, registered)
 
@@ -88,7 +88,7 @@ def _states(context: Context, days: Days, registered: Registered, staged: int | 
 
 
 def _run(context: Context, days: Days, registered: Registered, accept: str | None) -> None:
-    with record_stage(context, STAGE, days) as record:
+    with record_stage(context, STAGE, days, version=registered.version) as record:
         audit = _passing_audit(context, days, registered, record, accept)
         staged = _audited_rows(context, days, registered, audit, record)
         where = Where(days=days, equals=(("tokenizer_version", registered.version),))

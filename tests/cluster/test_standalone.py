@@ -162,7 +162,7 @@ def test_the_other_python_has_no_project(python: Path, elsewhere: Path) -> None:
 
 def test_a_day_by_the_documented_command(published: Context, root: Path, cluster: Cluster, elsewhere: Path, variables: dict[str, str]) -> None:
     """Both workers took part, settings given to spark-submit stood, and the tokens are those of the local run."""
-    done = shell(documented("Standalone").strip() + " --run-id on-the-cluster", elsewhere, variables)
+    done = shell(documented("Standalone").strip() + " --run-id on-the-cluster --force", elsewhere, variables)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "Registered app nightly" in cluster.log.read_text()
     assert all(tasks > 0 for tasks in cluster.tasks_run())

@@ -7,6 +7,7 @@ from pyspark.sql import Row
 
 from jobs import build_user_features
 from jobs.context import Context
+from jobs.day_states import null_safe_hash
 from jobs.errors import BadInput, GateRefused
 from schemas.keys import Days, moment
 from schemas.source_events import source_table_name
@@ -18,10 +19,11 @@ LATE = datetime(2026, 3, 2, 20, 0, tzinfo=UTC)
 
 def append(context: Context, source: str, *rows: dict[str, object]) -> None:
     table = source_table_name(source)
-    schema = context.lake.read(table).schema
+    names = [name for name in context.lake.read(table).columns if name != "row_hash"]
+    schema = context.lake.read(table).select(names).schema
     common = {"event_time": NOON, "available_time": NIGHT, "delivery_id": f"{source}-d", "delivered_ds": DAY, "ds": DAY, "run_id": "r"}
     values = [[{**common, **row}.get(name) for name in schema.names] for row in rows]
-    context.lake.append(table, context.spark.createDataFrame(values, schema), {})
+    context.lake.append(table, context.spark.createDataFrame(values, schema).withColumn("row_hash", null_safe_hash(names)), {})
 
 
 def bill(user: str, number: str, **change: object) -> dict[str, object]:
