@@ -5,7 +5,7 @@ import inspect
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,7 @@ From = Annotated[str | None, typer.Option("--from", help="First day of a range."
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
+Alone = Literal["no", "where possible", "always"]
 HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
 console = Console(highlight=False)
 
@@ -57,11 +58,15 @@ def settings(conf: list[str] | None) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def with_spark(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that every stage takes, opens the session, and passes the first argument `context`."""
+def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable[..., Any]:
+    """Adds the options that every stage takes, opens the session, holds a lease, and passes the first argument `context`.
+
+    `alone`: whether the command has the lakehouse for itself; `where possible` is everywhere but on an object store.
+    """
 
     @functools.wraps(function)
     def command(*args: Any, root: str, catalog: Path | None, input: str, master: str | None, conf: list[str] | None, run_id: str | None, **kwargs: Any) -> Any:
+        from jobs import leases
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
         from jobs.session import build_session
@@ -71,7 +76,8 @@ def with_spark(function: Callable[..., Any]) -> Callable[..., Any]:
         spark = build_session(master, settings(conf))
         try:
             lake = Lakehouse(spark, root)
-            return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
+            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
+                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
         finally:
             spark.stop()
 

@@ -6,7 +6,7 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,7 @@ class Lakehouse:
             if forbidden in root:
                 raise BadInput(f"--root {root!r}: found {forbidden!r}, expected a path without it (Delta, Petastorm or SQL would misread it)")
         self.spark = spark
+        self.standing: Callable[[], None] | None = None  # raises when the lease that this process holds is over
         parts = urlsplit(root)
         self.is_local = parts.scheme in ("", "file")
         self.root = str(Path(unquote(parts.path) if parts.scheme else root).resolve()) if self.is_local else root.rstrip("/")
@@ -185,6 +186,8 @@ class Lakehouse:
             yield
             return
         with filelock.FileLock(self.own_folder() / "commit.lock"):
+            if self.standing is not None:
+                self.standing()
             yield
 
     def own_folder(self, *names: str) -> Path:
