@@ -33,7 +33,8 @@ from jobs.errors import Infrastructure
 LOG = logging.getLogger("u2qt")
 LASTS = timedelta(minutes=2)
 RENEWALS = 6  # in the time that a lease lasts: a busy machine may miss some
-PATIENCE = 3600.0  # seconds that a command waits for the lakehouse
+PATIENCE = 3600.0  # seconds that a command waits for one that has the lakehouse for itself
+ALONE_PATIENCE = 600.0  # seconds that one waits to have it for itself; meanwhile nothing new begins
 LOOK_AGAIN = 0.2  # seconds
 
 
@@ -69,11 +70,13 @@ class Lease:
 
 
 @contextmanager
-def held(lake: Lakehouse, purpose: str, run_id: str, *, exclusive: bool = False, patience: float = PATIENCE) -> Iterator[None]:
+def held(lake: Lakehouse, purpose: str, run_id: str, *, exclusive: bool = False, patience: float | None = None) -> Iterator[None]:
     """The lakehouse is shared with others, or the caller's alone, until the block ends.
 
     Raises `Infrastructure` when others stood in the way for `patience` seconds, and for `exclusive` on an object store.
     """
+    if patience is None:
+        patience = ALONE_PATIENCE if exclusive else PATIENCE
     if not lake.is_local or not (exclusive or _writable(lake)):
         if exclusive:
             raise Infrastructure(f"{purpose}: needs {lake.root} for itself, and only a file system has the locks for that; run it on a mounted copy")
