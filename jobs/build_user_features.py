@@ -116,7 +116,7 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, f
     cutoffs = dict.fromkeys(days, given_cutoff) if given_cutoff else _repairs(context, days)
 
     def describe(part: Days) -> dict[date, DayState]:
-        return {ds: state for chunk in _with_one_cutoff(part, cutoffs) for ds, state in _described(context, chunk, cutoffs[chunk.first]).items()}
+        return {ds: state for chunk in _with_one_cutoff(part, cutoffs) for ds, state in described(context, chunk, cutoffs[chunk.first]).items()}
 
     with changed_days(context, STAGE, days, describe, force=force) as parts:
         for part in parts:
@@ -135,7 +135,7 @@ def _with_one_cutoff(days: Days, cutoffs: Mapping[date, datetime | None]) -> lis
     return [part for moment in dict.fromkeys(cutoffs[ds] for ds in days) for part in runs_of_days(ds for ds in days if cutoffs[ds] == moment)]
 
 
-def _described(context: Context, days: Days, given: datetime | None) -> dict[date, DayState]:
+def described(context: Context, days: Days, given: datetime | None) -> dict[date, DayState]:
     with record_stage(context, STAGE, days, only_errors=True) as record:
         _require_validated(context, days, record)
     inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, cutoff(context.catalog, given), {}).collect()}

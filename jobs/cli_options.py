@@ -24,6 +24,9 @@ CatalogDir = Annotated[Path | None, typer.Option("--catalog", envvar="U2QT_CATAL
 InputRoot = Annotated[str, typer.Option("--input", envvar="U2QT_INPUT", help="Where relative input paths of the catalog start.")]
 Master = Annotated[str | None, typer.Option("--master", help="Spark master [default: local[*], or spark-submit's].")]
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="Any Spark setting, key=value; repeatable.")]
+ForgetKey = Annotated[
+    str | None, typer.Option("--forget-key", envvar="U2QT_FORGET_KEY", help="File with the key of forgotten ids, once somebody was forgotten.")
+]
 RunId = Annotated[str | None, typer.Option("--run-id", help="Name of this run in the ledger [default: made up].")]
 Ds = Annotated[str | None, typer.Option("--ds", help="Day, YYYY-MM-DD.")]
 From = Annotated[str | None, typer.Option("--from", help="First day of a range.")]
@@ -31,7 +34,19 @@ To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
 Alone = Literal["no", "where possible", "always"]
-HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
+HEADLINE = (
+    "rows_in",
+    "clean",
+    "quarantined",
+    "duplicates",
+    "forgotten",
+    "user_features",
+    "encoded",
+    "reused",
+    "staged_user_tokens",
+    "user_tokens",
+    "superseded",
+)
 console = Console(highlight=False)
 
 
@@ -65,7 +80,17 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
     """
 
     @functools.wraps(function)
-    def command(*args: Any, root: str, catalog: Path | None, input: str, master: str | None, conf: list[str] | None, run_id: str | None, **kwargs: Any) -> Any:
+    def command(
+        *args: Any,
+        root: str,
+        catalog: Path | None,
+        input: str,
+        master: str | None,
+        conf: list[str] | None,
+        run_id: str | None,
+        forget_key: str | None,
+        **kwargs: Any,
+    ) -> Any:
         from jobs import leases
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
@@ -77,7 +102,7 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
         try:
             lake = Lakehouse(spark, root)
             with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
-                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
+                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name, forget_key=forget_key), *args, **kwargs)
         finally:
             spark.stop()
 
@@ -88,6 +113,7 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
         "master": (Master, None),
         "conf": (Conf, None),
         "run_id": (RunId, None),
+        "forget_key": (ForgetKey, None),
     }
     own = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
     extra = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in common.items()]

@@ -15,3 +15,4 @@ class Context:
     catalog: Catalog
     input_root: str  # folder or URI that relative input paths start from
     run_id: str
+    forget_key: str | None = None  # file with the key of forgotten ids; needed once somebody was forgotten

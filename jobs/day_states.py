@@ -88,7 +88,7 @@ def last_attempts(context: Context, stage: str, days: Days, version: str | None 
     mine = F.filter("states", lambda s: (s["ds"] == F.col("ds")) & s["tokenizer_version"].eqNullSafe(F.lit(version)))
     attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where(F.col("state").isNotNull())
     newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "state.*"), "started_at").alias("last")).select("last.*")
-    return {row.ds: (row.status, _state(row)) for row in newest.collect()}
+    return {row.ds: ("done" if row.status == "adjusted" else row.status, _state(row)) for row in newest.collect()}
 
 
 def _state(row: Row) -> DayState:

@@ -45,13 +45,13 @@ def run(context: Context, days: Days, version: str | None = None, *, force: bool
     with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
         tokenizer = load_registered(registered, context.catalog)
-    describe = partial(_states, context, registered=registered)
+    describe = partial(states, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
         for part in parts:
             _run(context, part, registered, tokenizer, force)
 
 
-def _states(context: Context, days: Days, registered: Registered, features: int | None = None, staged: int | None = None) -> dict[date, DayState]:
+def states(context: Context, days: Days, registered: Registered, features: int | None = None, staged: int | None = None) -> dict[date, DayState]:
     """Feature rows, and staged rows with their codes, at the versions given or as they are now."""
     sources = [source.name for source in context.catalog.sources]
     inputs = sums_by_day(on_days(context.lake.read("user_features", features), days), days)
@@ -83,7 +83,7 @@ def _run(context: Context, days: Days, registered: Registered, tokenizer: Tokeni
             record.rows["encoded"] = record.rows["user_features"]
         rows = encoded(context, units, frozen) if reused is None else reused
         _write(context, days, rows, registered, record)
-        record.states += _states(context, days, registered, record.read["user_features"], record.written["staged_user_tokens"]).values()
+        record.states += states(context, days, registered, record.read["user_features"], record.written["staged_user_tokens"]).values()
 
 
 def _reused(context: Context, days: Days, registered: Registered, frozen: FrozenTokenizer, columns: tuple[str, ...], record: StageRecord) -> DataFrame | None:

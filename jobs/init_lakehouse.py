@@ -25,6 +25,8 @@ def run(context: Context) -> dict[str, int]:
         made = list(pool.map(context.lake.create, wanted))
         later = [table for table, new in zip(wanted, made, strict=True) if not new and any(field.later for field in table.fields)]
         added = sum(len(columns) for columns in pool.map(context.lake.add_later_columns, later))
+        for table in later:
+            context.lake.renew_checks(table)
     check_tables(context)
     return {"created": sum(made), "existing": len(made) - sum(made), "columns_added": added}
 

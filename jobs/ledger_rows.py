@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 
 
 def of_day(runs: DataFrame, ds: date) -> DataFrame:
-    """The rows whose days include `ds`."""
-    return runs.where((F.col("ds_from") <= F.lit(ds)) & (F.col("ds_to") >= F.lit(ds)))
+    """The rows whose days include `ds`; not those that only adjust what a later run compares with."""
+    return runs.where(F.col("status") != "adjusted").where((F.col("ds_from") <= F.lit(ds)) & (F.col("ds_to") >= F.lit(ds)))
 
 
 def days_worked() -> Column:

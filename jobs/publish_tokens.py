@@ -61,14 +61,14 @@ def run(context: Context, days: Days, version: str | None = None, accept: str | 
     def describe(part: Days) -> dict[date, DayState]:
         with record_stage(context, STAGE, part, version=registered.version, only_errors=True) as record:
             _passing_audit(context, part, registered, record, accept)
-        return _states(context, part, registered)
+        return states(context, part, registered)
 
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
         for part in parts:
             _run(context, part, registered, accept)
 
 
-def _states(context: Context, days: Days, registered: Registered, staged: int | None = None, published: int | None = None) -> dict[date, DayState]:
+def states(context: Context, days: Days, registered: Registered, staged: int | None = None, published: int | None = None) -> dict[date, DayState]:
     """The rows of the stage and those published, both with their codes."""
     row_hash = tokens_hash([source.name for source in context.catalog.sources]).alias("row_hash")
     sums: dict[str, dict[date, str]] = {}
@@ -103,8 +103,8 @@ def _run(context: Context, days: Days, registered: Registered, accept: str | Non
         metadata = _metadata(context, days, registered, audit) | ({"accepted": accept} if accept is not None else {})
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)
-        states = _states(context, days, registered, record.read["staged_user_tokens"], record.written["user_tokens"])
-        record.states += states.values()
+        seen = states(context, days, registered, record.read["staged_user_tokens"], record.written["user_tokens"])
+        record.states += seen.values()
 
 
 def _passing_audit(context: Context, days: Days, registered: Registered, record: StageRecord, accept: str | None) -> Row:

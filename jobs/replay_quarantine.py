@@ -11,9 +11,11 @@ from jobs import quality
 from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.errors import BadInput, GateRefused
+from jobs.forgotten_ids import marked, required_key
 from jobs.ledger import StageRecord, record_stage
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from schemas.catalog import Source
+from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
 from schemas.source_events import source_table_name
@@ -34,7 +36,7 @@ def not_yet_in(rows: DataFrame, table: DataFrame) -> DataFrame:
 
 def run(context: Context, delivery_id: str) -> dict[str, int]:
     """Rows released and rows still refused. Raises `BadInput` when no quarantine knows the delivery."""
-    deliveries = context.lake.read("deliveries").where(F.col("delivery_id") == F.lit(delivery_id)).collect()
+    deliveries = context.lake.read_declared(DELIVERIES).where(F.col("delivery_id") == F.lit(delivery_id)).collect()
     if not deliveries:
         raise BadInput(f"delivery {delivery_id!r}: not in table deliveries; `u2qt quarantine show` lists those with refused rows")
     totals = {"released": 0, "refused": 0}
@@ -58,18 +60,19 @@ def _replay(context: Context, source: Source, delivery: Row, days: Days, record:
         record.rows.update(released=0, refused=0)
         return
     run_id = F.lit(context.run_id).alias("run_id")
-    checked = checked_rows(as_raw(mine, names), source, context.catalog).localCheckpoint()
+    key = required_key(context)
+    checked = marked(checked_rows(as_raw(mine, names), source, context.catalog), key and context.lake.read("forgotten"), key).localCheckpoint()
     existing = context.lake.read(table).where(F.col("delivered_ds") == F.lit(delivery.delivered_ds))
     released = not_yet_in(clean_rows(checked, source), existing).select("*", run_id)
     record.written[table] = context.lake.append(table, released, metadata)
     others = held.where(F.col("delivery_id") != F.lit(delivery.delivery_id))
     still = quarantined_rows(checked).select("*", run_id).unionByName(others)
     record.written[refused] = context.lake.replace(refused, still, where, metadata)
-    _recount(context, source, delivery, days, record)
+    _recount(context, source, delivery, days, record, checked.where("forgotten").count())
 
 
-def _recount(context: Context, source: Source, delivery: Row, days: Days, record: StageRecord) -> None:
-    """The delivery's outcomes as the tables now have them; the gate is the suite's on the written version."""
+def _recount(context: Context, source: Source, delivery: Row, days: Days, record: StageRecord, theirs: int) -> None:
+    """The delivery's outcomes as the tables now have them, `theirs` rows of forgotten users gone; the gate is the suite's on the written version."""
     table, refused = source_table_name(source.name), quarantine_table_name(source.name)
     delivered = F.col("delivered_ds") == F.lit(delivery.delivered_ds)
     mine = delivered & (F.col("delivery_id") == F.lit(delivery.delivery_id))
@@ -79,7 +82,8 @@ def _recount(context: Context, source: Source, delivery: Row, days: Days, record
     result = quality.evaluate(written, quality.load_suite(context.catalog.suites[source.name], f"expectations/sources/{source.name}.json"))
     gate = "blocked" if result.failures else "passed"
     rows = context.lake.read("deliveries").where((F.col("source") == source.name) & delivered).localCheckpoint()
-    duplicates = F.when(mine, F.lit(delivery.rows_in - clean - quarantined)).otherwise(F.col("duplicates"))
+    forgotten = (delivery.forgotten or 0) + theirs
+    duplicates = F.when(mine, F.lit(delivery.rows_in - clean - quarantined - forgotten)).otherwise(F.col("duplicates"))
     changed = rows.select(
         "source",
         "delivered_ds",
@@ -90,6 +94,7 @@ def _recount(context: Context, source: Source, delivery: Row, days: Days, record
         duplicates.cast("bigint").alias("duplicates"),
         F.lit(gate).alias("gate"),
         F.lit(context.run_id).alias("run_id"),
+        F.when(mine, F.lit(forgotten)).otherwise(F.col("forgotten")).cast("bigint").alias("forgotten"),
     )
     where = Where(days=days, day_column="delivered_ds", equals=(("source", source.name),))
     record.written["deliveries"] = context.lake.replace("deliveries", changed, where, {"run_id": context.run_id, "stage": record.stage})

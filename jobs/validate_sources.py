@@ -3,7 +3,7 @@
 Reads the raw input of each source for the days of delivery.
 Writes source_<name>, quarantine_<name> (by delivered_ds) and deliveries (by source, delivered_ds).
 Key: one distinct raw row of one delivery. Idempotent on (source, delivered_ds): a re-run replaces those partitions.
-Every raw row ends clean, quarantined or collapsed as an exact duplicate, and the sum is checked against an independent
+Every raw row ends clean, quarantined, collapsed as an exact duplicate, or refused as a forgotten user's, and the sum is checked against an independent
 count of the raw rows. A day whose raw rows, declarations and clean rows are as its last run left them is skipped.
 Cost grows with the rows of the chunk; the driver sees one row per delivery.
 """
@@ -25,11 +25,13 @@ from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, definition_hash, null_safe_hash, sum_text, summed
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
+from jobs.forgotten_ids import marked, required_key
 from jobs.ledger import StageRecord, record_stage
 from jobs.raw_input import ColumnNotes, last_delivered, raw_rows, read_fault
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from jobs.work_units import write_tasks
 from schemas.catalog import Source
+from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
 from schemas.source_events import source_table_name
@@ -37,16 +39,17 @@ from schemas.source_events import source_table_name
 STAGE = "validate_sources"
 SOURCES_AT_ONCE = 3  # most of a small source's time is the driver's; three overlap it on two cores
 RULES = 1  # counts changes of the meaning of validation_rules
-OUTCOMES = ("rows_in", "clean", "quarantined", "duplicates")
+OUTCOMES = ("rows_in", "clean", "quarantined", "duplicates", "forgotten")
 
 
 def delivery_outcomes(checked: DataFrame) -> DataFrame:
     """One row per delivery: how many raw rows ended how."""
-    clean = F.size("reasons") == 0
+    kept, clean = ~F.col("forgotten"), F.size("reasons") == 0
     return checked.groupBy("delivered_ds", "delivery_id").agg(
         F.sum("copies").alias("rows_in"),
-        F.count_if(clean).alias("clean"),
-        F.count_if(~clean).alias("quarantined"),
+        F.count_if(kept & clean).alias("clean"),
+        F.count_if(kept & ~clean).alias("quarantined"),
+        F.count_if(~kept).alias("forgotten"),
         F.sum(F.col("copies") - 1).alias("duplicates"),
     )
 
@@ -77,7 +80,7 @@ def _run(context: Context, days: Days) -> None:
         _refuse_days_after_the_last(context, days, outcomes)
         _write_deliveries(context, days, outcomes)
         _fill(record, outcomes)
-        record.states += _states(context, days, {outcome.source: outcome.raw for outcome in outcomes}).values()
+        record.states += states(context, days, {outcome.source: outcome.raw for outcome in outcomes}).values()
         refusals = [refusal for outcome in outcomes for refusal in outcome.refusals]
         if refusals:
             raise GateRefused("\n".join(refusals))
@@ -92,7 +95,7 @@ def describe(context: Context, days: Days) -> dict[date, DayState]:
 
     with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
         sums = dict(zip((s.name for s in context.catalog.sources), pool.map(raw_sums, context.catalog.sources), strict=True))
-    return _states(context, days, sums)
+    return states(context, days, sums)
 
 
 def counted_rows(raw: DataFrame) -> list[Row]:
@@ -110,7 +113,7 @@ def _raw_sums(counted: list[Row]) -> dict[date, str]:
     return {ds: sum_text(Row(rows=rows, hashes=hashes)) for ds, (rows, hashes) in totals.items()}
 
 
-def _states(context: Context, days: Days, raw: dict[str, dict[date, str]]) -> dict[date, DayState]:
+def states(context: Context, days: Days, raw: dict[str, dict[date, str]]) -> dict[date, DayState]:
     """The clean rows as the tables have them now, and how many are refused, beside the raw rows behind them."""
     outputs: dict[tuple[date, str], str] = {
         (row["delivered_ds"], row["table"]): sum_text(row) for row in summed(_written_rows(context, days), "delivered_ds", "table").collect()
@@ -144,7 +147,8 @@ def validate_source(context: Context, days: Days, source: Source) -> SourceOutco
         columns = ColumnNotes()
         raw = raw_rows(context.spark, source, context.input_root, days, columns)
         counted = counted_rows(raw)
-        checked = checked_rows(raw, source, context.catalog).persist(StorageLevel.MEMORY_AND_DISK)
+        key = required_key(context)
+        checked = marked(checked_rows(raw, source, context.catalog), key and context.lake.read("forgotten"), key).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             return replace(_write(context, days, source, checked, counted), columns=columns)
         finally:
@@ -193,7 +197,7 @@ def _write(context: Context, days: Days, source: Source, checked: DataFrame, cou
 def _reconcile(source: Source, counted: list[Row], deliveries: list[Row]) -> None:
     """Rows in, counted apart from the validation, equal the sum of the outcomes of every delivery."""
     raw = {(r.delivered_ds, r.delivery_id): r["rows"] for r in counted}
-    sums = {(d.delivered_ds, d.delivery_id): d.clean + d.quarantined + d.duplicates for d in deliveries}
+    sums = {(d.delivered_ds, d.delivery_id): d.clean + d.quarantined + d.duplicates + d.forgotten for d in deliveries}
     if raw != sums:
         raise RuntimeError(f"source {source.name}: rows in {sorted(raw.items())}, outcomes {sorted(sums.items())}; a row was lost or doubled")
 
@@ -234,13 +238,15 @@ def _refuse_days_after_the_last(context: Context, days: Days, outcomes: list[Sou
 def _write_deliveries(context: Context, days: Days, outcomes: list[SourceOutcome]) -> None:
     """All sources in one commit: the day is validated when it stands."""
     rows = [
-        (o.source, d.delivered_ds, d.delivery_id, *(d[name] for name in OUTCOMES), "blocked" if o.refusals else "passed", context.run_id)
+        {"source": o.source, "delivered_ds": d.delivered_ds, "delivery_id": d.delivery_id, "gate": "blocked" if o.refusals else "passed"}
+        | {name: d[name] for name in OUTCOMES}
+        | {"run_id": context.run_id}
         for o in outcomes
         for d in (*o.deliveries, *_nothing(o, days))
     ]
-    schema = context.lake.read("deliveries").schema
-    frame = context.spark.createDataFrame(rows, schema).coalesce(1)
-    context.lake.replace("deliveries", frame, Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE})
+    context.lake.replace(
+        "deliveries", context.lake.frame(DELIVERIES, rows), Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE}
+    )
 
 
 def _nothing(outcome: SourceOutcome, days: Days) -> list[Row]:

@@ -1,10 +1,10 @@
 """`deliveries`: what became of the rows of each delivery. Key: source, delivered_ds, delivery_id."""
 
-from schemas.table import RUN_ID, Table, required
+from schemas.table import RUN_ID, Table, optional, required
 
 DELIVERIES = Table(
     name="deliveries",
-    comment="One row per delivery of a source: rows_in = clean + quarantined + duplicates, always.",
+    comment="One row per delivery of a source: rows_in = clean + quarantined + duplicates + forgotten, always.",
     fields=(
         required("source", "STRING", "Source."),
         required("delivered_ds", "DATE", "Day of the delivery."),
@@ -15,7 +15,8 @@ DELIVERIES = Table(
         required("duplicates", "BIGINT", "Rows equal in every raw column to one already counted."),
         required("gate", "STRING", "passed or blocked: result of the row minimum and of the source's expectations."),
         RUN_ID,
+        optional("forgotten", "BIGINT", "Rows of users who asked to be forgotten, kept nowhere; NULL counts as none.", later=True),
     ),
     partition_by=("source", "delivered_ds"),
-    checks=(("outcomes_add_up", "rows_in = clean + quarantined + duplicates"),),
+    checks=(("outcomes_add_up", "rows_in = clean + quarantined + duplicates + coalesce(forgotten, 0)"),),
 )

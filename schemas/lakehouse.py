@@ -5,6 +5,7 @@ from schemas.catalog import Catalog
 from schemas.code_crosswalk import CODE_CROSSWALK
 from schemas.codebook_quality import CODEBOOK_QUALITY
 from schemas.deliveries import DELIVERIES
+from schemas.forgotten import FORGOTTEN
 from schemas.quarantine import quarantine
 from schemas.runs import RUNS
 from schemas.source_events import source_events
@@ -28,5 +29,6 @@ def tables(catalog: Catalog) -> tuple[Table, ...]:
         user_tokens_superseded(catalog),
         PROMOTIONS,
         CODE_CROSSWALK,
+        FORGOTTEN,
         RUNS,
     )

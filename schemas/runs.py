@@ -10,7 +10,7 @@ RUNS = Table(
         required("stage", "STRING", "Stage, as its file in jobs/ is called."),
         optional("ds_from", "DATE", "First day worked on."),
         optional("ds_to", "DATE", "Last day worked on."),
-        required("status", "STRING", "done, skipped (nothing changed), refused (a gate or bad input) or failed."),
+        required("status", "STRING", "done, skipped (nothing changed), adjusted (rows were taken away on purpose), refused (a gate or bad input) or failed."),
         required("rows", "MAP<STRING, BIGINT>", "Rows per hop."),
         required("tables_read", "MAP<STRING, BIGINT>", "Table to the version read."),
         required("tables_written", "MAP<STRING, BIGINT>", "Table to the version written."),
