@@ -6,6 +6,7 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import filelock
+from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from jobs.errors import BadInput, Infrastructure
+from jobs.errors import BadInput, CommitConflict, Infrastructure
 from schemas import keys
 from schemas.keys import Days
 from schemas.table import Field, Table
@@ -147,9 +149,35 @@ class Lakehouse:
         if unknown:
             raise BadInput(f"table {table} in {self.root}: no column {', '.join(unknown)}, {ADD_COLUMNS}")
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
+        mark = uuid.uuid4().hex  # tells this commit from every other, those of the same run included
         with self.commit_lock():
-            writer.option("userMetadata", json.dumps(metadata, sort_keys=True, default=str)).save(path)
-            return self.version(table)
+            before = self.version(table)
+            try:
+                writer.option("userMetadata", json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)).save(path)
+            except DeltaConcurrentModificationException as error:
+                raise CommitConflict(
+                    f"table {table}: another process committed to the same days meanwhile ({type(error).__name__}); nothing of this write stands; run it again"
+                ) from None
+            after = self.version(table)
+            self._require_commit(table, before, after, mark)
+            return after
+
+    def _require_commit(self, table: str, before: int, after: int, mark: str) -> None:
+        """The commit stands in the log, once: two drivers on a store without a lock can both believe that one version is theirs."""
+        entries = self._log_entries(table, before, after)
+        found = sum(mark in entry for entry in entries)
+        if found != 1:
+            raise Infrastructure(
+                f"table {table}: its versions {before + 1} to {after} hold this run's commit {found} times, expected once: another driver wrote "
+                "over it; run it again, and let one driver at a time commit to this root (`u2qt doctor --root ROOT`)"
+            )
+
+    def _log_entries(self, table: str, before: int, after: int) -> list[str]:
+        if self.is_local:
+            log = Path(self.path(table), "_delta_log")
+            return [(log / f"{version:020d}.json").read_text(encoding="utf-8") for version in range(before + 1, after + 1)]
+        history = DeltaTable.forPath(self.spark, self.path(table)).history(max(1, after - before))
+        return [row["userMetadata"] or "" for row in history.select("userMetadata").collect()]
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
         """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""
