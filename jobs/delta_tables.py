@@ -6,6 +6,7 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import filelock
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
@@ -33,6 +35,7 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
 ADD_COLUMNS = "expected it in this release; run `u2qt init`, which adds the columns that an earlier lakehouse lacks"
+CONFLICT = re.compile(r"io\.delta\.exceptions\.((?:Concurrent|MetadataChanged|ProtocolChanged)\w+)")
 FORBIDDEN_IN_ROOT = ("#", "`", "\0", "..")
 
 
@@ -154,9 +157,12 @@ class Lakehouse:
             before = self.version(table)
             try:
                 writer.option("userMetadata", json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)).save(path)
-            except DeltaConcurrentModificationException as error:
+            except (DeltaConcurrentModificationException, Py4JJavaError) as error:
+                conflict = conflict_of(error)
+                if conflict is None:
+                    raise
                 raise CommitConflict(
-                    f"table {table}: another process committed to the same days meanwhile ({type(error).__name__}); nothing of this write stands; run it again"
+                    f"table {table}: another process committed to the same days meanwhile ({conflict}); nothing of this write stands; run it again"
                 ) from None
             after = self.version(table)
             self._require_commit(table, before, after, mark)
@@ -234,6 +240,14 @@ class Lakehouse:
         for table in tables:
             if self.exists(table.name) and not self.spark.catalog.tableExists(table.name):
                 self.spark.catalog.createTable(table.name, path=self.path(table.name), source="delta")
+
+
+def conflict_of(error: Exception) -> str | None:
+    """Delta's name of the conflict that made a commit fail, or None; a write's error may come as Java's own."""
+    if isinstance(error, DeltaConcurrentModificationException):
+        return type(error).__name__
+    match = CONFLICT.search(str(error))
+    return match[1] if match else None
 
 
 def row_type(fields: Sequence[Field]) -> StructType:

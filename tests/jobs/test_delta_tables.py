@@ -97,14 +97,14 @@ def counts_of(context: Context, ds: date) -> DataFrame:
     return context.spark.sql(COUNTS.format(source="bill", ds=ds, clean=3))
 
 
-def slowly(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    for frame in frames:
-        time.sleep(4)
-        yield frame
-
-
 def test_a_write_that_another_process_overtook_fails_whole(ready: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no lock holds, the later of two commits to one day says so, and only the other's rows are there; other days go on."""
+
+    def slowly(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for frame in frames:
+            time.sleep(4)
+            yield frame
+
     monkeypatch.setattr(Lakehouse, "commit_lock", lambda self: nullcontext())
     day = Where(days=Days(FIRST, FIRST), day_column="delivered_ds")
     slow = counts_of(ready, FIRST).mapInPandas(slowly, ready.lake.read("deliveries").schema)
