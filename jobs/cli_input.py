@@ -19,11 +19,14 @@ app.add_typer(import_app, name="import")
 
 
 @app.command()
-def doctor() -> None:
-    """Checks Java, memory, versions, torch and GPU, and names the remedy for what is wrong."""
+def doctor(
+    root: Annotated[str | None, typer.Option("--root", envvar="U2QT_ROOT", help="Lakehouse: may several drivers commit to it at once?")] = None,
+    conf: Conf = None,
+) -> None:
+    """Checks Java, memory, versions, torch, GPU and the lakehouse's log store, and names the remedy for what is wrong."""
     from jobs.check_machine import render, run
 
-    found = run()
+    found = run(root, settings(conf))
     console.print(render(found))
     if any(not check.ok for check in found):
         raise typer.Exit(30)
