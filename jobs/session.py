@@ -135,6 +135,7 @@ def _one_machine(master: str | None, quiet: Path) -> dict[str, str]:
         "spark.sql.warehouse.dir": f"{scratch}/u2qt-warehouse",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
+        "spark.hadoop.fs.permissions.umask-mode": f"{_umask():03o}",  # Hadoop has one of its own, 022, whatever the user's is
     }
     if master is None or master.startswith("local"):
         settings |= {
@@ -147,6 +148,13 @@ def _one_machine(master: str | None, quiet: Path) -> dict[str, str]:
             "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet.as_uri()}",
         }
     return settings
+
+
+def _umask() -> int:
+    """The user's; the system tells it only to who sets it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _driver_gigabytes() -> int:
