@@ -34,7 +34,7 @@ Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokeni
 
 Alone = Literal["no", "where possible", "always"]
 HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
-PLACES = {"root", "input", "catalog", "labels", "out", "checkpoints", "base", "job", "text_model"}  # options
+PLACES = {"root", "input", "catalog", "labels", "out", "checkpoints", "checkpoint", "tokenizer", "base", "job", "text_model"}  # options
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has them
 LONGEST_RANGE = 3660  # days: each has its lock and its rows in the ledger
 SETTING_START = re.compile(r"[A-Za-z0-9._-]*", re.ASCII)

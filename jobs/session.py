@@ -38,13 +38,17 @@ CORRECTNESS = {
 
 def build_session(master: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
     """A session for `master` (default: spark-submit's, else `local[*]`) with any `spark.*` setting of `conf`."""
-    conf = dict(conf or {})
-    for key in conf:
-        if not key.startswith("spark."):
-            raise BadInput(f"--conf {key}: expected a setting that starts with 'spark.'")
+    conf = checked_settings(conf)
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit sets it for the Python that it starts
         return _submitted(master, conf)
     return _own(master, conf)
+
+
+def checked_settings(conf: Mapping[str, str] | None) -> dict[str, str]:
+    for key in conf or {}:
+        if not key.startswith("spark."):
+            raise BadInput(f"--conf {key}: expected a setting that starts with 'spark.'")
+    return dict(conf or {})
 
 
 def _submitted(master: str | None, conf: dict[str, str]) -> SparkSession:

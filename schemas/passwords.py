@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 SECRET_KEY = re.compile(r"secret|passw|token|access[._-]?key|account[._-]?key|credential", re.IGNORECASE)  # Spark's own redaction, and a little more
-IN_URI = re.compile(r"(?<=://)([^\s/@:]*):[^\s/]*@")
+IN_URI = re.compile(r"(:/{1,2})([^\s/@:]*):[^\s/]*@")  # one slash: a URI that was read as a path
 HIDDEN = "*****"
 SHORTEST = 4  # characters: shorter ones are no secrets, and hiding them would garble messages
 
@@ -28,4 +28,4 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
-    return IN_URI.sub(rf"\1:{HIDDEN}@", text)
+    return IN_URI.sub(rf"\1\2:{HIDDEN}@", text)
