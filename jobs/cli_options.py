@@ -39,7 +39,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has them
 LONGEST_RANGE = 3660  # days: each has its lock and its rows in the ledger
 SETTING_START = re.compile(r"[A-Za-z0-9._-]*", re.ASCII)
 SETTING = re.compile(r"[A-Za-z0-9._-]+\Z", re.ASCII)
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # what is printed comes from outside: [/x] is text
 
 
 def say(text: str) -> None:

@@ -15,10 +15,11 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
+from rich.console import Console
 
 from jobs import cli, encode_users, quality, train_tokenizer, validate_sources
-from jobs.cli_options import checked_place, days_of
+from jobs.cli_options import checked_place, console, days_of
 from jobs.cli_options import settings as conf_settings
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse, Where
@@ -26,6 +27,7 @@ from jobs.errors import BadInput, Infrastructure
 from jobs.import_stackexchange import run as import_stackexchange
 from jobs.label_input import read_labels
 from jobs.raw_input import raw_rows
+from jobs.show_quarantine import Quarantined, render
 from schemas import keys
 from schemas.catalog import Input
 from schemas.catalog_files import load_catalog
@@ -376,6 +378,19 @@ def test_the_search_for_secrets_finds_one(tmp_path: Path) -> None:
     """Else the test above could not fail."""
     (tmp_path / "x.json").write_text(f"... {SECRET} ...")
     assert _files_with(tmp_path, SECRET) == [str(tmp_path / "x.json")]
+
+
+def test_what_an_owner_writes_can_t_steer_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery's name is raw data: neither markup that rich would refuse, nor escape sequences."""
+    counts = {"rows_in": 1, "clean": 0, "quarantined": 1, "duplicates": 0}
+    deliveries = tuple(Row(delivery_id=name, gate="passed", **counts) for name in ("[/bold]", "x\x1b[31m"))
+    found = Quarantined(source="bill", deliveries=deliveries, reasons=(("null:user_id", 1),), rows=())
+    for table in render((found,)):
+        Console(highlight=console._highlight, markup=console._markup, width=200).print(table)
+    said = capsys.readouterr().out
+    assert "[/bold]" in said
+    assert r"x\x1b[31m" in said
+    assert "\x1b" not in said
 
 
 @pytest.mark.parametrize("option", ["--root", "--input", "--catalog"])
