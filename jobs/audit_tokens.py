@@ -48,13 +48,14 @@ def run(context: Context, days: Days, version: str | None = None, *, force: bool
     """Raises `GateRefused` naming every failing expectation with counts and sample row hashes, or every gate that blocked."""
     with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
-    describe = partial(_now, context, registered=registered)
+    describe = partial(states_now, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
         for part in parts:
             _run(context, part, registered)
 
 
-def _now(context: Context, days: Days, registered: Registered) -> dict[date, DayState]:
+def states_now(context: Context, days: Days, registered: Registered) -> dict[date, DayState]:
+    """What the days' audits would stand on now."""
     features = on_days(context.lake.read("user_features"), days)
     sums = {row.ds: row for row in summed(features, "ds").collect()}
     return _states(context, days, registered, sums, context.lake.version("staged_user_tokens"))

@@ -116,7 +116,7 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, f
     cutoffs = dict.fromkeys(days, given_cutoff) if given_cutoff else _repairs(context, days)
 
     def describe(part: Days) -> dict[date, DayState]:
-        return {ds: state for chunk in _with_one_cutoff(part, cutoffs) for ds, state in described(context, chunk, cutoffs[chunk.first]).items()}
+        return {ds: state for chunk in _with_one_cutoff(part, cutoffs) for ds, state in _described(context, chunk, cutoffs[chunk.first]).items()}
 
     with changed_days(context, STAGE, days, describe, force=force) as parts:
         for part in parts:
@@ -135,14 +135,15 @@ def _with_one_cutoff(days: Days, cutoffs: Mapping[date, datetime | None]) -> lis
     return [part for moment in dict.fromkeys(cutoffs[ds] for ds in days) for part in runs_of_days(ds for ds in days if cutoffs[ds] == moment)]
 
 
-def described(context: Context, days: Days, given: datetime | None) -> dict[date, DayState]:
+def _described(context: Context, days: Days, given: datetime | None) -> dict[date, DayState]:
     with record_stage(context, STAGE, days, only_errors=True) as record:
         _require_validated(context, days, record)
     inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, cutoff(context.catalog, given), {}).collect()}
-    return _states(context, days, given, inputs, None)
+    return states(context, days, given, inputs, None)
 
 
-def _states(context: Context, days: Days, given: datetime | None, inputs: Mapping[tuple[date, str], Row], written: int | None) -> dict[date, DayState]:
+def states(context: Context, days: Days, given: datetime | None, inputs: Mapping[tuple[date, str], Row], written: int | None) -> dict[date, DayState]:
+    """`inputs`: the rows of `available_sums` by day and source; features at the version `written`, or as they are now."""
     catalog = context.catalog
     outputs = sums_by_day(on_days(context.lake.read("user_features", written), days), days)
     return {
@@ -173,7 +174,7 @@ def _run(context: Context, days: Days, given: datetime | None) -> None:
                 users = _with_profile(context, days, users, all_events.select("user_id", "ds").distinct(), known, record)
             _write(context, days, finished(users, context.catalog, known, context.run_id), record)
             _reconcile(context, days, all_events, record)
-            record.states += _states(context, days, given, inputs, record.written["user_features"]).values()
+            record.states += states(context, days, given, inputs, record.written["user_features"]).values()
         finally:
             all_events.unpersist()
 

@@ -119,7 +119,8 @@ class Lakehouse:
     def renew_checks(self, table: Table) -> list[str]:
         """Constraints of an existing `table` that an earlier release declared otherwise; the caller holds the commit lock."""
         found = {row["key"]: row["value"] for row in self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.path(table.name)}`").collect()}
-        stale = [(keys.name(name), check) for name, check in table.checks if found.get(f"delta.constraints.{name}") != check]
+        declared = [(keys.name(name), check) for name, check in table.checks]
+        stale = [(name, check) for name, check in declared if _unspaced(found.get(f"delta.constraints.{name}", "")) != _unspaced(check)]
         for name, check in stale:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(table.name)}` DROP CONSTRAINT IF EXISTS {name}")
             self.spark.sql(f"ALTER TABLE delta.`{self.path(table.name)}` ADD CONSTRAINT {name} CHECK ({check})")
@@ -257,6 +258,11 @@ def conflict_of(error: Exception) -> str | None:
         return type(error).__name__
     match = CONFLICT.search(str(error))
     return match[1] if match else None
+
+
+def _unspaced(check: str) -> str:
+    """Delta keeps a constraint with spaces of its own."""
+    return "".join(check.split())
 
 
 def row_type(fields: Sequence[Field]) -> StructType:

@@ -1,32 +1,35 @@
 """forget_users: removes users from every table, every earlier version and every file of the lakehouse, and refuses them from then on.
 
-Reads the ids to forget; writes `forgotten`, every table with ids, `deliveries`, `runs`. Key: one id. Idempotent: what is removed
-already is not there to be removed again, so a run that was cut short is repeated. Needs the lakehouse for itself.
-First the keyed hashes are kept, so that nothing comes back meanwhile; then rows go, table by table, some days in one commit; then
-earlier versions, whose files would still hold them; then the run files of trainings. Days that stood on what they were made from
-still do: their states in the ledger are told of the removal. Cost: each table with ids is read once, in its id column, and the days
-that hold a user to be forgotten are written anew. The driver holds the ids asked for and one row per table and day.
+Reads a file of ids; writes `forgotten`, every table with ids, `deliveries`, `audits`, `runs`, and a certificate. Key: one id.
+Idempotent: what is removed is not there to be removed again. A run that was cut short is gone on with by the same command, under
+the same certificate. Needs the lakehouse for itself.
+The keyed hashes are kept first, so that nothing comes back meanwhile; then rows go, table by table, some days in one commit; then
+earlier versions, whose files still hold them, and the run files of trainings. Days that stood as their stages left them do so
+afterwards. Cost: the ids of each table are read twice, files with a forgotten user are written anew; the driver holds days.
 """
 
-import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import date
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from functools import reduce
 from pathlib import Path
+from shutil import rmtree
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructField, StructType
 
 from jobs.context import Context
-from jobs.delta_tables import on_days
 from jobs.errors import BadInput
-from jobs.forgotten_ids import CORRUPT, Key, read_key, require_same
+from jobs.forget_certificate import NOT_COVERED, Certificate, Removed, Underway
+from jobs.forgotten_ids import Key, hmac_column, known_keys, read_key, require_same
+from jobs.ids_to_forget import read_ids
 from jobs.ledger import StageRecord, record_stage
-from jobs.recorded_removals import recorded_again
-from schemas.catalog import Source
+from jobs.recorded_removals import WholeDays, record_again, whole_days
+from jobs.registered_tokenizers import all_registered, checkpoint_folder
+from jobs.row_removal import remove_rows, removed_since, vacuum, with_statistics
+from jobs.tables_with_ids import WithIds, tables_with_ids
+from schemas.deliveries import DELIVERIES
 from schemas.forgotten import FORGOTTEN
 from schemas.keys import Days
 from schemas.lakehouse import tables
@@ -34,214 +37,208 @@ from schemas.quarantine import quarantine_table_name
 from schemas.source_events import source_table_name
 
 STAGE = "forget_users"
-DAYS_AT_ONCE = 31  # bounds one commit's rewriting
-MOST_CHARS = 512  # of an id, as validation has it
-DAY_COLUMNS = ("delivered_ds", "ds")  # a table is partitioned by one of them, the first that it has
-WITHOUT_IDS = ("deliveries", "tokenizers", "codebook_quality", "audits", "promotions", "code_crosswalk", "runs", "forgotten")
-NOT_COVERED = (
-    "raw input, backups and copies outside the lakehouse",
-    "label files, joined tables and reports that were written elsewhere; a report holds row hashes, no ids",
-    "tokens that other systems read before",
-    "checkpoints: codewords are means over many users' slices and hold no id; a codeword of a single slice is that slice's vector",
-    "row hashes of single users in audits of days that failed",
-)
+RUN_FILES = (".*.training*", ".*.trained-*")  # beside checkpoints: states of trainings that did not end
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Held:
-    """A table with ids: where they stand, and by which day it is partitioned."""
+def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path | None = None, reports: Path | None = None) -> Certificate:
+    """Raises `BadInput` for a file without ids, a key that can't be used, or a certificate that would be written over.
 
-    table: str
-    day_column: str
-    matches: tuple[Column, ...]  # of a row `t` and an id `s.user_id`; each is one MERGE
-
-
-@dataclass(kw_only=True, slots=True)
-class Certificate:
-    """What was removed where. Holds no id and no hash of one."""
-
-    certificate_id: str
-    asked: int
-    newly_forgotten: int = 0
-    rows: dict[str, int] = field(default_factory=dict)  # table -> rows removed
-    days: dict[str, int] = field(default_factory=dict)  # table -> days written anew
-    files_deleted: dict[str, int] = field(default_factory=dict)  # table -> files of earlier versions
-    run_files: list[str] = field(default_factory=list)  # of trainings, with samples of vectors
-    not_covered: tuple[str, ...] = NOT_COVERED
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-
-def held_ids(context: Context) -> Iterator[Held]:
-    """Every table of the lakehouse that can hold an id. Raises where a table is in neither list: nobody decided about it."""
-    sources = {source_table_name(s.name): s for s in context.catalog.sources} | {quarantine_table_name(s.name): s for s in context.catalog.sources}
-    for table in tables(context.catalog):
-        if table.name in WITHOUT_IDS:
-            continue
-        day = next(name for name in DAY_COLUMNS if name in table.columns)
-        if table.name.startswith("quarantine_"):
-            yield Held(table=table.name, day_column=day, matches=_raw_matches(sources[table.name]))
-        elif "user_id" in table.columns:
-            binary = next(f.type for f in table.fields if f.name == "user_id") == "BINARY"
-            sought = F.encode(F.col("s.user_id"), "UTF-8") if binary else F.col("s.user_id")
-            yield Held(table=table.name, day_column=day, matches=(F.col("t.user_id") == sought,))
-        else:
-            raise AssertionError(f"table {table.name}: neither known to hold ids nor known to hold none; decide in jobs/forget_users.py")
-
-
-def _raw_matches(source: Source) -> tuple[Column, ...]:
-    """The delivered id; and, in a line that its format couldn't read, the id anywhere."""
-    torn = F.col("t.raw").getItem(CORRUPT)
-    return (F.col("t.raw").getItem(source.entity_key.raw_name) == F.col("s.user_id"), torn.isNotNull() & F.contains(torn, F.col("s.user_id")))
-
-
-def run(context: Context, users: Path, certificate: Path) -> Certificate:
-    """Raises `BadInput` for a file without ids, a key that can't be used, or a certificate that would be written over."""
-    ids = read_ids(users)
+    `checkpoints`: a folder of checkpoints that no registered tokenizer lies in. `reports`: a folder whose reports of touched days go too.
+    """
     if certificate.exists():
-        raise BadInput(f"--certificate {certificate}: is there already; expected a new file")
+        raise BadInput(f"--certificate {certificate}: is there already, expected a new file")
+    for option, folder in (("--checkpoints", checkpoints), ("--reports", reports)):
+        if folder is not None and not folder.is_dir():
+            raise BadInput(f"{option} {folder}: no such folder")
     key = read_key(context.forget_key, context.lake.root)
     with record_stage(context, STAGE, None) as record:
-        require_same(key, {row["key_id"] for row in context.lake.read("forgotten").select("key_id").distinct().collect()})
-        made = Certificate(certificate_id=f"forget-{uuid.uuid4().hex[:12]}", asked=len(ids))
-        asked = context.spark.createDataFrame([(user,) for user in ids], StructType([StructField("user_id", StringType(), False)])).cache()
-        try:
-            _remember(context, ids, key, made, record)
-            _remove(context, asked, made, record)
-        finally:
-            asked.unpersist()
-        record.rows |= {"asked": made.asked, "newly_forgotten": made.newly_forgotten, "removed": sum(made.rows.values())}
-        record.notes["certificate"] = made.certificate_id
+        require_same(key, known_keys(context))
+        context.lake.read_declared(DELIVERIES)
+        ids = read_ids(context.spark, users)
+        underway = _begun(context, ids, key)
+        _remove_rows(context, ids, underway)
+        told = record_again(context, underway.whole)
+        removed = _removed(context, underway)
+        made = Certificate(
+            certificate_id=underway.certificate_id,
+            lakehouse=context.lake.root,
+            catalog=context.catalog.name,
+            started_at=underway.started_at,
+            finished_at=datetime.now(UTC),
+            asked=ids.count(),
+            found=underway.found,
+            newly_forgotten=context.lake.read("forgotten").where(F.col("certificate_id") == F.lit(underway.certificate_id)).count(),
+            tables=removed,
+            run_files=_delete_run_files(context, checkpoints),
+            reports=_delete_reports(reports, underway),
+            days_told=told,
+            not_tables=_not_tables(context),
+            not_covered=(*NOT_COVERED, *_in_statistics(context)),
+        )
+        _fill(record, made)
         certificate.write_text(made.to_json(), encoding="utf-8")
+        _underway_file(context).unlink()
     return made
 
 
-def read_ids(users: Path) -> list[str]:
-    """One id a line, to the letter; empty lines don't count, an id twice counts once."""
-    try:
-        lines = users.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise BadInput(f"--users {users}: no such file; expected one id a line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--users {users}: can't be read as UTF-8 text ({type(error).__name__}); expected one id a line") from None
-    ids = list(dict.fromkeys(line for line in lines if line))
-    if not ids:
-        raise BadInput(f"--users {users}: found no id, expected one a line")
-    long = next((number for number, line in enumerate(lines, start=1) if len(line) > MOST_CHARS or not line.isprintable()), None)
-    if long is not None:
-        raise BadInput(f"--users {users}, line {long}: found more than {MOST_CHARS} characters or a control character, expected an id")
-    return ids
+def _underway_file(context: Context) -> Path:
+    return context.lake.own_folder("forget") / "underway.json"
 
 
-def _remember(context: Context, ids: Sequence[str], key: Key, made: Certificate, record: StageRecord) -> None:
-    rows = [{"hmac": key.hmac_of(user), "key_id": key.key_id, "run_id": context.run_id} for user in ids]
-    new = context.lake.frame(FORGOTTEN, rows).join(context.lake.read("forgotten").select("hmac"), on="hmac", how="left_anti").localCheckpoint()
-    made.newly_forgotten = new.count()
-    if made.newly_forgotten:
-        metadata = {"run_id": context.run_id, "stage": STAGE, "certificate": made.certificate_id}
-        record.written["forgotten"] = context.lake.append("forgotten", new.coalesce(1), metadata)
+def _begun(context: Context, ids: DataFrame, key: Key) -> Underway:
+    """Ids remembered, and what must be known of the lakehouse before its rows go; what a run that was cut short knew still holds."""
+    file = _underway_file(context)
+    underway = Underway.read(file)
+    if underway is None:
+        versions = {table.name: context.lake.version(table.name) for table in tables(context.catalog)}
+        underway = Underway(certificate_id=f"forget-{uuid.uuid4().hex[:12]}", started_at=datetime.now(UTC), versions=versions)
+        underway.write(file)
+    else:
+        _require_its_ids(context, ids, key, underway)
+    _remember(context, ids, key, underway.certificate_id)
+    found, days = _look(context, ids)
+    underway.found, underway.days = max(found, underway.found), tuple(sorted({*underway.days, *days}))
+    if underway.looked_at is None:
+        underway.whole = _whole(context, days)
+        underway.looked_at = datetime.now(UTC)
+    elif _worked_since(context, underway.looked_at):
+        underway.whole = []  # a stage may have read what was half removed: its days are worked again
+    underway.write(file)
+    return underway
 
 
-def _remove(context: Context, asked: DataFrame, made: Certificate, record: StageRecord) -> None:
-    with recorded_again(context, _days_from(context, asked)):
-        gone: dict[str, dict[tuple[date, str], int]] = {}
-        for held in held_ids(context):
-            gone[held.table] = _outcomes_of(context, held, asked)
-            made.rows[held.table] = _merge(context, held, asked, made)
-            record.rows[f"{held.table}.removed"] = made.rows[held.table]
-        _move_outcomes(context, gone)
-    for table in tables(context.catalog):
-        made.files_deleted[table.name] = _vacuum(context, table.name)
-    made.run_files = sorted(_delete_run_files(context))
-
-
-def _days_from(context: Context, asked: DataFrame) -> Days | None:
-    """From the first day with a row to be removed to the ledger's last: a profile is valid for all days after its own."""
-    touched = [ds for held in held_ids(context) for ds in _days_of(context, held, asked)[:1]]
+def _whole(context: Context, days: tuple[date, ...]) -> list[WholeDays]:
+    """A profile is valid for days after its own, so up to the last."""
     last = context.lake.read("runs").agg(F.max("ds_to").alias("last")).collect()[0]["last"]
-    return None if not touched or last is None else Days(min(*touched, last), last)
+    return [] if not days or last is None else whole_days(context, Days(min(days[0], last), last))
 
 
-def _found(context: Context, held: Held, asked: DataFrame) -> DataFrame:
-    rows = context.lake.read(held.table).alias("t")
-    frames = [rows.join(asked.alias("s"), on=match, how="left_semi") for match in held.matches]
-    return frames[0] if len(frames) == 1 else frames[0].unionByName(frames[1])
-
-
-def _days_of(context: Context, held: Held, asked: DataFrame) -> list[date]:
-    return [row[0] for row in _found(context, held, asked).select(held.day_column).distinct().orderBy(held.day_column).collect()]
-
-
-def _outcomes_of(context: Context, held: Held, asked: DataFrame) -> dict[tuple[date, str], int]:
-    """Rows to be removed per delivery; of tables that have deliveries."""
-    if "delivery_id" not in context.lake.read(held.table).columns:
-        return {}
-    found = _found(context, held, asked).distinct() if "raw" not in context.lake.read(held.table).columns else _found(context, held, asked)
-    counted = found.groupBy("delivered_ds", "delivery_id").count()
-    return {(row.delivered_ds, row.delivery_id): row["count"] for row in counted.collect()}
-
-
-def _merge(context: Context, held: Held, asked: DataFrame, made: Certificate) -> int:
-    """Rows removed. Ids reach Delta as a table to join with, so none stands in a commit's predicate."""
-    days = _days_of(context, held, asked)
-    made.days[held.table] = len(days)
-    removed, table = 0, DeltaTable.forPath(context.spark, context.lake.require(held.table))
-    metadata = json.dumps({"run_id": context.run_id, "stage": STAGE, "certificate": made.certificate_id}, sort_keys=True)
-    for start in range(0, len(days), DAYS_AT_ONCE):
-        part = Days(days[start], days[min(start + DAYS_AT_ONCE, len(days)) - 1])
-        in_part = F.col(f"t.{held.day_column}").between(F.lit(part.first), F.lit(part.last))
-        before = on_days(context.lake.read(held.table), part, held.day_column).count()
-        context.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", metadata)
-        try:
-            for match in held.matches:
-                with context.lake.commit_lock():
-                    table.alias("t").merge(asked.alias("s"), in_part & match).whenMatchedDelete().execute()
-        finally:
-            context.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
-        removed += before - on_days(context.lake.read(held.table), part, held.day_column).count()
-    return removed
-
-
-def _move_outcomes(context: Context, gone: Mapping[str, Mapping[tuple[date, str], int]]) -> None:
-    """In `deliveries` the removed rows become forgotten ones, so that outcomes still add up to the rows that were delivered."""
-    moved = [
-        (
-            source.name,
-            ds,
-            delivery,
-            gone[source_table_name(source.name)].get((ds, delivery), 0),
-            gone[quarantine_table_name(source.name)].get((ds, delivery), 0),
+def _require_its_ids(context: Context, ids: DataFrame, key: Key, underway: Underway) -> None:
+    """A run that was cut short is gone on with only together with all of its ids."""
+    hashes = ids.select(hmac_column(key)(F.col("user_id")).alias("hmac"))
+    theirs = context.lake.read("forgotten").where(F.col("certificate_id") == F.lit(underway.certificate_id))
+    missing = theirs.join(hashes, on="hmac", how="left_anti").count()
+    if missing:
+        raise BadInput(
+            f"--users: {underway.certificate_id} was cut short, and {missing} of its users are not in this file, expected all of them; "
+            "run `u2qt forget` with its file first, or add these ids to it"
         )
-        for source in context.catalog.sources
-        for ds, delivery in {*gone[source_table_name(source.name)], *gone[quarantine_table_name(source.name)]}
-    ]
-    if not moved:
+
+
+def _worked_since(context: Context, moment: datetime) -> bool:
+    runs = context.lake.read("runs").where((F.col("started_at") > F.lit(moment)) & (F.col("stage") != STAGE))
+    return not runs.where(~F.col("status").isin("skipped", "adjusted")).isEmpty()
+
+
+def _remember(context: Context, ids: DataFrame, key: Key, certificate_id: str) -> None:
+    known = context.lake.read("forgotten").select("hmac")
+    hashes = ids.select(hmac_column(key)(F.col("user_id")).alias("hmac")).join(known, on="hmac", how="left_anti")
+    facts = {"key_id": F.lit(key.key_id), "forgotten_at": F.lit(datetime.now(UTC)), "certificate_id": F.lit(certificate_id), "run_id": F.lit(context.run_id)}
+    new = hashes.withColumns(facts).select(*FORGOTTEN.columns).localCheckpoint()
+    if not new.isEmpty():
+        context.lake.append("forgotten", new.coalesce(1), _metadata(certificate_id))
+
+
+def _metadata(certificate_id: str) -> dict[str, object]:
+    """The same in a run that goes on with another, so that both count."""
+    return {"stage": STAGE, "certificate": certificate_id}
+
+
+def _look(context: Context, ids: DataFrame) -> tuple[int, tuple[date, ...]]:
+    """How many of the users have a row anywhere, and the days that have one, of delivery or of the event."""
+    frames = [_found(context, table, ids).select("user_id", F.array(*table.day_columns).alias("days")) for table in tables_with_ids(context.catalog)]
+    hits = reduce(DataFrame.unionAll, frames).localCheckpoint()
+    days = hits.select(F.explode("days").alias("ds")).where(F.col("ds").isNotNull()).distinct().orderBy("ds").collect()
+    return hits.select("user_id").distinct().count(), tuple(row.ds for row in days)
+
+
+def _found(context: Context, table: WithIds, ids: DataFrame) -> DataFrame:
+    return table.found(context.lake.read(table.name), ids)
+
+
+def _remove_rows(context: Context, ids: DataFrame, underway: Underway) -> None:
+    for table in tables_with_ids(context.catalog):
+        _remove_from(context, table, ids, underway)
+    _count_again(context, underway.days)
+
+
+def _remove_from(context: Context, table: WithIds, ids: DataFrame, underway: Underway) -> None:
+    found = _found(context, table, ids).localCheckpoint()
+    days = [row[table.day] for row in found.select(table.day).distinct().orderBy(table.day).collect()]
+    remove_rows(context.lake, table, found, days, _metadata(underway.certificate_id))
+
+
+def _count_again(context: Context, days: tuple[date, ...]) -> None:
+    """In `deliveries`, what the tables lack now was forgotten: the outcomes still add up to the rows that were delivered."""
+    if not days:
         return
-    changes = context.spark.createDataFrame(moved, "source string, delivered_ds date, delivery_id string, clean bigint, quarantined bigint").alias("s")
-    same = [F.col(f"t.{name}") == F.col(f"s.{name}") for name in ("source", "delivered_ds", "delivery_id")]
-    forgotten = F.coalesce(F.col("t.forgotten"), F.lit(0)) + F.col("s.clean") + F.col("s.quarantined")
-    kept = {name: F.col(f"t.{name}") - F.col(f"s.{name}") for name in ("clean", "quarantined")}
+    frames = []
+    for source in context.catalog.sources:
+        for table, outcome in ((source_table_name(source.name), "clean"), (quarantine_table_name(source.name), "quarantined")):
+            rows = context.lake.read(table).where(F.col("delivered_ds").isin(list(days)))
+            frames.append(rows.select(F.lit(source.name).alias("source"), "delivered_ds", "delivery_id", F.lit(outcome).alias("outcome")))
+    counted = reduce(DataFrame.unionAll, frames).groupBy("source", "delivered_ds", "delivery_id")
+    counts = counted.agg(F.count_if(F.col("outcome") == "clean").alias("clean"), F.count_if(F.col("outcome") == "quarantined").alias("quarantined"))
+    key = ["source", "delivered_ds", "delivery_id"]
+    listed = context.lake.read("deliveries").where(F.col("delivered_ds").isin(list(days))).select(*key)
+    now = listed.join(counts, on=key, how="left").na.fill(0).localCheckpoint().alias("s")
+    same = reduce(lambda a, b: a & b, [F.col(f"t.{name}") == F.col(f"s.{name}") for name in key])
+    differs = (F.col("t.clean") != F.col("s.clean")) | (F.col("t.quarantined") != F.col("s.quarantined"))
+    forgotten = F.col("t.rows_in") - F.col("t.duplicates") - F.col("s.clean") - F.col("s.quarantined")
+    changes: dict[str, str | Column] = {"clean": F.col("s.clean"), "quarantined": F.col("s.quarantined"), "forgotten": forgotten}
     with context.lake.commit_lock():
         target = DeltaTable.forPath(context.spark, context.lake.require("deliveries")).alias("t")
-        target.merge(changes, same[0] & same[1] & same[2]).whenMatchedUpdate(set=kept | {"forgotten": forgotten}).execute()
+        target.merge(now, same).whenMatchedUpdate(condition=differs, set=changes).execute()
 
 
-def _vacuum(context: Context, table: str) -> int:
-    """Files of earlier versions deleted; nobody reads them, for the lakehouse is ours alone."""
-    folder = Path(context.lake.path(table))
-    before = sum(1 for _ in folder.rglob("*.parquet"))
-    check = "spark.databricks.delta.retentionDurationCheck.enabled"
-    context.spark.conf.set(check, "false")
-    try:
-        DeltaTable.forPath(context.spark, context.lake.path(table)).vacuum(0)
-    finally:
-        context.spark.conf.unset(check)
-    return before - sum(1 for _ in folder.rglob("*.parquet"))
+def _removed(context: Context, underway: Underway) -> Mapping[str, Removed]:
+    """What became of every table, its earlier versions gone."""
+    with_ids = {table.name for table in tables_with_ids(context.catalog)}
+    found: dict[str, Removed] = {}
+    for name, version in underway.versions.items():
+        rows, files = removed_since(context.lake, name, version, _metadata(underway.certificate_id)) if name in with_ids else (0, 0)
+        found[name] = Removed(rows=rows, files_rewritten=files, version_before=version)
+    deleted = vacuum(context.lake, tuple(found))
+    for name, removed in found.items():
+        removed.files_deleted, removed.version_after = deleted[name], context.lake.version(name)
+    return found
 
 
-def _delete_run_files(context: Context) -> Iterator[str]:
-    """The state of trainings that have not ended holds vectors of single slices."""
-    for path in Path(context.lake.root, "checkpoints").glob(".*.training*"):
+def _delete_run_files(context: Context, checkpoints: Path | None) -> list[str]:
+    """A state holds samples of single slices' vectors. No training is under way: it would hold the lakehouse."""
+    folders = {checkpoint_folder(context, None), *(Path(registered.checkpoint).parent for registered in all_registered(context))}
+    folders |= {checkpoints} if checkpoints is not None else set()
+    gone = []
+    for path in sorted({path for folder in folders if folder.is_dir() for pattern in RUN_FILES for path in folder.glob(pattern)}):
+        if path.is_dir():
+            rmtree(path)
+        else:
+            path.unlink()
+        gone.append(str(path))
+    return gone
+
+
+def _delete_reports(folder: Path | None, underway: Underway) -> list[str]:
+    """Those that `u2qt report` named by their day, of the touched days."""
+    found = [folder / f"{ds}.html" for ds in underway.days] if folder is not None else []
+    gone = [path for path in found if path.is_file()]
+    for path in gone:
         path.unlink()
-        yield path.name
+    return [str(path) for path in gone]
+
+
+def _not_tables(context: Context) -> list[str]:
+    known = {table.name for table in tables(context.catalog)} | {"_u2qt"}
+    return sorted(path.name for path in Path(context.lake.root).iterdir() if path.name not in known)
+
+
+def _in_statistics(context: Context) -> list[str]:
+    found = [table.name for table in tables_with_ids(context.catalog) if with_statistics(context.lake, table.name)]
+    return [f"the Delta log of {', '.join(found)}: its statistics are on, so that old entries may hold ids; make the lakehouse anew"] if found else []
+
+
+def _fill(record: StageRecord, made: Certificate) -> None:
+    record.rows |= {"asked": made.asked, "found": made.found, "newly_forgotten": made.newly_forgotten, "removed": made.rows}
+    record.rows |= {f"{name}.removed": table.rows for name, table in made.tables.items() if table.rows}
+    record.written |= {name: table.version_after for name, table in made.tables.items() if table.rows}
+    record.notes["certificate"] = made.certificate_id

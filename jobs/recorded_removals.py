@@ -1,69 +1,114 @@
 """Days that were whole before rows were taken away on purpose are whole afterwards: the ledger's states are told.
 
 Without this every stage would find that its rows are no longer those it wrote, and work days again that nothing is wrong with.
-A day that was not as its last run had left it stays so.
+A day that was not as its last run had left it stays so. Audits are carried over to the stage's new version where they were of
+exactly the staged files: what held for all rows of a day holds for those that are left.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import date
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
-from jobs import build_user_features, encode_users, publish_tokens, validate_sources
+from pyspark.sql import functions as F
+
+from jobs import audit_tokens, build_user_features, encode_users, publish_tokens, validate_sources
+from jobs.available_rows import available_sums, cutoff
 from jobs.context import Context
 from jobs.day_states import DayState, recorded_states, runs_of_days
+from jobs.delta_tables import Where, on_days
 from jobs.ledger import record_stage
 from jobs.registered_tokenizers import all_registered
+from schemas.audits import AUDITS
 from schemas.keys import Days
 
-Whole = dict[date, DayState]
-Look = Callable[[Days, Whole], Whole]
+States = dict[date, DayState]
+Look = Callable[[Days, States], States]
+WHY = "rows of forgotten users are gone; the day stands on the others as before"
 
 
-@contextmanager
-def recorded_again(context: Context, days: Days | None) -> Iterator[None]:
-    """`days` are those that the block may take rows from, or whose rows stand on those; None: none."""
-    if days is None:
-        yield
-        return
-    looks = _looks(context)
-    before = {(stage, version): _whole(context, stage, version, days, look) for (stage, version), look in looks.items()}
-    yield
-    for (stage, version), whole in before.items():
-        for part in runs_of_days(whole):
-            now = looks[stage, version](part, whole)
-            changed = {ds: state for ds, state in now.items() if whole[ds].difference(state)}
-            for span in runs_of_days(changed):
-                with record_stage(context, stage, span, version=version) as record:
-                    record.status = "adjusted"
-                    record.notes["adjusted"] = "rows of forgotten users are gone; the day stands on the others as before"
-                    record.states += [changed[ds] for ds in span]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeDays:
+    """Days that stood, for one stage and version, as their last run had left them."""
+
+    stage: str
+    version: str | None
+    days: tuple[date, ...]
+
+
+def whole_days(context: Context, days: Days) -> list[WholeDays]:
+    """Reads narrow columns of every table of the daily run on `days`; raw input is not read."""
+    found = []
+    for (stage, version), look in _looks(context).items():
+        known = recorded_states(context, stage, days, version)
+        now = _now(look, known, known)
+        found.append(WholeDays(stage=stage, version=version, days=tuple(ds for ds in sorted(known) if not known[ds].difference(now[ds]))))
+    return [whole for whole in found if whole.days]
+
+
+def record_again(context: Context, wholes: Iterable[WholeDays]) -> int:
+    """States told of the removal. Those that were told before are equal already, so that a second call changes nothing."""
+    looks, told = _looks(context), 0
+    for whole in wholes:
+        known = recorded_states(context, whole.stage, Days(whole.days[0], whole.days[-1]), whole.version)
+        now = _now(looks[whole.stage, whole.version], known, (ds for ds in whole.days if ds in known))
+        changed = {ds: state for ds, state in now.items() if known[ds].difference(state)}
+        if whole.stage == audit_tokens.STAGE and whole.version is not None:
+            _carry_audits(context, sorted(changed), whole.version)
+        for span in runs_of_days(changed):
+            with record_stage(context, whole.stage, span, version=whole.version) as record:
+                record.status = "adjusted"
+                record.notes["adjusted"] = WHY
+                record.states += [changed[ds] for ds in span]
+        told += len(changed)
+    return told
+
+
+def _now(look: Look, known: States, days: Iterable[date]) -> States:
+    return {ds: state for part in runs_of_days(days) for ds, state in look(part, known).items()}
 
 
 def _looks(context: Context) -> dict[tuple[str, str | None], Look]:
     """Per stage (and version) a function that says what its days stand on now."""
     looks: dict[tuple[str, str | None], Look] = {
-        (validate_sources.STAGE, None): lambda days, known: validate_sources.states(context, days, _raw_sums(known)),
-        (build_user_features.STAGE, None): lambda days, known: {
-            ds: state for ds in days for state in build_user_features.described(context, Days(ds, ds), known[ds].cutoff).values()
-        },
+        (validate_sources.STAGE, None): lambda days, known: validate_sources.states(context, days, _raw_sums(days, known)),
+        (build_user_features.STAGE, None): lambda days, known: _features(context, days, known),
     }
     for registered in all_registered(context):
-        looks[encode_users.STAGE, registered.version] = lambda days, _, r=registered: encode_users.states(context, days, r)  # type: ignore[misc]
-        looks[publish_tokens.STAGE, registered.version] = lambda days, _, r=registered: publish_tokens.states(context, days, r)  # type: ignore[misc]
+        version = registered.version
+        looks[encode_users.STAGE, version] = lambda days, _, r=registered: encode_users.states(context, days, r)  # type: ignore[misc]
+        looks[audit_tokens.STAGE, version] = lambda days, _, r=registered: audit_tokens.states_now(context, days, r)  # type: ignore[misc]
+        looks[publish_tokens.STAGE, version] = lambda days, _, r=registered: publish_tokens.states(context, days, r)  # type: ignore[misc]
     return looks
 
 
-def _whole(context: Context, stage: str, version: str | None, days: Days, look: Look) -> Whole:
-    """The days of `days` that stand as their last run left them."""
-    known = recorded_states(context, stage, days, version)
-    found: Whole = {}
-    for part in runs_of_days(known):
-        now = look(part, known)
-        found |= {ds: known[ds] for ds in part if not known[ds].difference(now[ds])}
+def _raw_sums(days: Days, known: States) -> dict[str, dict[date, str]]:
+    """As they were recorded: nothing is taken from raw input."""
+    sources = {source for ds in days for source in known[ds].inputs}
+    return {source: {ds: known[ds].inputs[source] for ds in days if source in known[ds].inputs} for source in sources}
+
+
+def _features(context: Context, days: Days, known: States) -> States:
+    """Days with one cutoff are looked at together."""
+    found: States = {}
+    for given in dict.fromkeys(known[ds].cutoff for ds in days):
+        for part in runs_of_days(ds for ds in days if known[ds].cutoff == given):
+            sums = available_sums(context, part, cutoff(context.catalog, given), {}).collect()
+            found |= build_user_features.states(context, part, given, {(row["ds"], row["source"]): row for row in sums}, None)
     return found
 
 
-def _raw_sums(known: Whole) -> dict[str, dict[date, str]]:
-    """Raw input is not read again: nothing is taken from it."""
-    sources = {source for state in known.values() for source in state.inputs}
-    return {source: {ds: state.inputs[source] for ds, state in known.items() if source in state.inputs} for source in sources}
+def _carry_audits(context: Context, days: list[date], version: str) -> None:
+    """The last audit of each day, of the stage as it is now."""
+    if not days:
+        return
+    current = context.lake.version("staged_user_tokens")
+    rows = dict.fromkeys(days, 0)
+    for file in context.lake.active_files("staged_user_tokens", current, Where(days=Days(days[0], days[-1]), equals=(("tokenizer_version", version),))):
+        ds = date.fromisoformat(file.partition["ds"])
+        rows[ds] = rows.get(ds, 0) + file.rows
+    audits = on_days(context.lake.read_declared(AUDITS), Days(days[0], days[-1])).where(F.col("tokenizer_version") == version)
+    order = F.struct("staged_version", ~F.col("success"), "audited_at")
+    last = audits.where(F.col("ds").isin(days)).groupBy("ds").agg(F.max_by(F.struct("*"), order).alias("audit")).select("audit.*").collect()
+    changes = {"staged_version": current, "audited_at": datetime.now(UTC), "run_id": context.run_id}
+    carried = [row.asDict() | changes | {"rows": rows[row.ds]} for row in last]
+    context.lake.append("audits", context.lake.frame(AUDITS, carried), {"run_id": context.run_id, "stage": audit_tokens.STAGE, "carried": WHY})

@@ -61,12 +61,13 @@ def _replay(context: Context, source: Source, delivery: Row, days: Days, record:
         return
     run_id = F.lit(context.run_id).alias("run_id")
     key = required_key(context)
-    checked = marked(checked_rows(as_raw(mine, names), source, context.catalog), key and context.lake.read("forgotten"), key).localCheckpoint()
+    checked = marked(checked_rows(as_raw(mine, names), source, context.catalog), context, key).localCheckpoint()
+    kept = checked.where(~F.col("forgotten"))
     existing = context.lake.read(table).where(F.col("delivered_ds") == F.lit(delivery.delivered_ds))
-    released = not_yet_in(clean_rows(checked, source), existing).select("*", run_id)
+    released = not_yet_in(clean_rows(kept, source), existing).select("*", run_id)
     record.written[table] = context.lake.append(table, released, metadata)
     others = held.where(F.col("delivery_id") != F.lit(delivery.delivery_id))
-    still = quarantined_rows(checked).select("*", run_id).unionByName(others)
+    still = quarantined_rows(kept).select("*", run_id).unionByName(others)
     record.written[refused] = context.lake.replace(refused, still, where, metadata)
     _recount(context, source, delivery, days, record, checked.where("forgotten").count())
 

@@ -3,8 +3,9 @@
 Reads the raw input of each source for the days of delivery.
 Writes source_<name>, quarantine_<name> (by delivered_ds) and deliveries (by source, delivered_ds).
 Key: one distinct raw row of one delivery. Idempotent on (source, delivered_ds): a re-run replaces those partitions.
-Every raw row ends clean, quarantined, collapsed as an exact duplicate, or refused as a forgotten user's, and the sum is checked against an independent
-count of the raw rows. A day whose raw rows, declarations and clean rows are as its last run left them is skipped.
+Every raw row ends clean, quarantined, collapsed as an exact duplicate, or refused as a forgotten user's (nothing of it is
+kept), and the sum is checked against an independent count of the raw rows. A day whose raw rows, declarations and clean
+rows are as its last run left them is skipped.
 Cost grows with the rows of the chunk; the driver sees one row per delivery.
 """
 
@@ -25,7 +26,7 @@ from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, definition_hash, null_safe_hash, sum_text, summed
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
-from jobs.forgotten_ids import marked, required_key
+from jobs.forgotten_ids import Key, marked, required_key
 from jobs.ledger import StageRecord, record_stage
 from jobs.raw_input import ColumnNotes, last_delivered, raw_rows, read_fault
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
@@ -75,8 +76,9 @@ def run(context: Context, days: Days, *, force: bool = False) -> None:
 
 def _run(context: Context, days: Days) -> None:
     with record_stage(context, STAGE, days) as record:
+        key = required_key(context)
         with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
-            outcomes = list(pool.map(partial(validate_source, context, days), context.catalog.sources))
+            outcomes = list(pool.map(partial(validate_source, context, days, key=key), context.catalog.sources))
         _refuse_days_after_the_last(context, days, outcomes)
         _write_deliveries(context, days, outcomes)
         _fill(record, outcomes)
@@ -141,14 +143,13 @@ def _written_rows(context: Context, days: Days) -> DataFrame:
     return reduce(DataFrame.unionAll, frames)
 
 
-def validate_source(context: Context, days: Days, source: Source) -> SourceOutcome:
-    """Writes both tables of `source` for `days` and evaluates its suite on the written version."""
+def validate_source(context: Context, days: Days, source: Source, *, key: Key | None) -> SourceOutcome:
+    """Writes both tables of `source` for `days` and evaluates its suite on the written version. `key` tells whose rows are refused."""
     with naming_the_source(source, days):
         columns = ColumnNotes()
         raw = raw_rows(context.spark, source, context.input_root, days, columns)
         counted = counted_rows(raw)
-        key = required_key(context)
-        checked = marked(checked_rows(raw, source, context.catalog), key and context.lake.read("forgotten"), key).persist(StorageLevel.MEMORY_AND_DISK)
+        checked = marked(checked_rows(raw, source, context.catalog), context, key).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             return replace(_write(context, days, source, checked, counted), columns=columns)
         finally:
@@ -178,9 +179,10 @@ def _write(context: Context, days: Days, source: Source, checked: DataFrame, cou
     outcome.refusals += _too_few(source, days, outcome.deliveries)
     where, metadata = Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE}
     run_id = F.lit(context.run_id).alias("run_id")
+    kept = checked.where(~F.col("forgotten"))
     tables = {
-        source_table_name(source.name): (clean_rows(checked, source).select("*", run_id), "clean"),
-        quarantine_table_name(source.name): (quarantined_rows(checked).select("*", run_id), "quarantined"),
+        source_table_name(source.name): (clean_rows(kept, source).select("*", run_id), "clean"),
+        quarantine_table_name(source.name): (quarantined_rows(kept).select("*", run_id), "quarantined"),
     }
     tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
     for table, (rows, count) in tables.items():

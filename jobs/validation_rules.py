@@ -39,15 +39,14 @@ def checked_rows(raw: DataFrame, source: Source, catalog: Catalog) -> DataFrame:
 
 
 def clean_rows(checked: DataFrame, source: Source) -> DataFrame:
-    """Of users who were not forgotten; `forgotten_ids.marked` says who was."""
     names = ["user_id", "event_time", "available_time", *(c.name for c in source.columns), "delivery_id", "delivered_ds"]
-    return checked.where((F.size("reasons") == 0) & ~F.col("forgotten")).select(*names, null_safe_hash(names).alias("row_hash"), "ds")
+    return checked.where(F.size("reasons") == 0).select(*names, null_safe_hash(names).alias("row_hash"), "ds")
 
 
 def quarantined_rows(checked: DataFrame) -> DataFrame:
     names = checked.schema["raw"].dataType.fieldNames()  # type: ignore[attr-defined]
     pairs = [part for name in names for part in (F.lit(name), F.col("raw").getField(name))]
-    return checked.where((F.size("reasons") > 0) & ~F.col("forgotten")).select("delivery_id", "delivered_ds", "reasons", F.create_map(*pairs).alias("raw"))
+    return checked.where(F.size("reasons") > 0).select("delivery_id", "delivered_ds", "reasons", F.create_map(*pairs).alias("raw"))
 
 
 def day_of(moment: str, time_zone: str) -> Column:
