@@ -15,7 +15,7 @@ LAST_STAGES = 40
 
 def delivery_totals(deliveries: DataFrame) -> DataFrame:
     """One row per source; blocked when any of its deliveries is."""
-    outcomes = [F.sum(name).alias(name) for name in ("rows_in", "clean", "quarantined", "duplicates")]
+    outcomes = [F.sum(F.coalesce(name, F.lit(0))).alias(name) for name in ("rows_in", "clean", "quarantined", "duplicates", "forgotten")]
     return deliveries.groupBy("source").agg(*outcomes, F.bool_or(F.col("gate") == "blocked").alias("blocked"))
 
 

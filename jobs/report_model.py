@@ -17,11 +17,12 @@ class Delivery:
     quarantined: int
     duplicates: int
     blocked: bool
+    forgotten: int = 0  # refused, as users of theirs asked for it
     reasons: tuple[tuple[str, int], ...] = ()  # the most frequent codes with their rows; a row may have several
 
     @property
     def unclean_share(self) -> float:
-        return (self.rows_in - self.clean) / self.rows_in if self.rows_in else 0.0
+        return (self.quarantined + self.duplicates) / self.rows_in if self.rows_in else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,5 +163,5 @@ class DayReport:
     table_versions: tuple[tuple[str, int], ...]
 
     def total(self, outcome: str) -> int:
-        """Sum of `rows_in`, `clean`, `quarantined` or `duplicates` over the sources."""
+        """Sum of `rows_in`, `clean`, `quarantined`, `duplicates` or `forgotten` over the sources."""
         return sum(int(getattr(delivery, outcome)) for delivery in self.deliveries)

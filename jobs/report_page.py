@@ -65,6 +65,7 @@ def flow(report: DayReport) -> pictures.Flow:
         clean=_step("Clean rows", report.total("clean"), gate if report.deliveries else "missing"),
         quarantined=report.total("quarantined"),
         duplicates=report.total("duplicates"),
+        forgotten=report.total("forgotten"),
         users=(
             _step("Active users", report.users),
             _step("Encoded", report.encoded),

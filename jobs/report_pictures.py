@@ -28,13 +28,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow:
-    """Rows in, their three outcomes, and then users from station to station."""
+    """Rows in, their outcomes, and then users from station to station."""
 
     rows_in: int
     clean: Step
     quarantined: int
     duplicates: int
     users: tuple[Step, ...]
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +69,7 @@ def flow_shapes(flow: Flow) -> FlowShapes:
 
 
 def _rows_part(flow: Flow) -> FlowShapes:
-    """The bar of the rows in with its three ribbons: straight on to the clean rows, down to the other two."""
+    """The bar of the rows in with its three ribbons: straight on to the clean rows, down to the others."""
     clean = _thickness(flow.clean.count, flow.rows_in)
     clean_kind = "rows" if flow.clean.state == "done" else flow.clean.state
     boxes = [
@@ -79,9 +80,9 @@ def _rows_part(flow: Flow) -> FlowShapes:
     if flow.rows_in:
         ribbons.append(Ribbon(path=_ribbon(ROWS_X + BAR, TOP, clean, CLEAN_X, TOP, clean), kind="rows"))
     leaves_at, arrives_at = TOP + TALL, float(FLOW_HEIGHT)
-    for count, kind in ((flow.duplicates, "duplicates"), (flow.quarantined, "quarantined")):
+    for count, kind in ((flow.forgotten, "forgotten"), (flow.duplicates, "duplicates"), (flow.quarantined, "quarantined")):
         thick = _thickness(count, flow.rows_in)
-        leaves_at, arrives_at = leaves_at - thick, arrives_at - max(thick, 30)
+        leaves_at, arrives_at = leaves_at - thick, arrives_at - (max(thick, 30) if count or kind != "forgotten" else 0)
         if count:
             ribbons.append(Ribbon(path=_ribbon(ROWS_X + BAR, leaves_at, thick, CLEAN_X, arrives_at, thick), kind=kind))
             boxes.append(Box(x=CLEAN_X, y=arrives_at, width=BAR / 2, height=thick, kind=kind))

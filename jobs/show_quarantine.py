@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from rich.table import Table
 
 from jobs.context import Context
+from schemas.deliveries import DELIVERIES
 from schemas.quarantine import quarantine_table_name
 
 
@@ -30,7 +31,7 @@ def run(context: Context, delivered_ds: date, source: str | None, rows: int) -> 
 
 def _one(context: Context, delivered_ds: date, source: str, rows: int) -> Quarantined:
     on_day = F.col("delivered_ds") == F.lit(delivered_ds)
-    deliveries = context.lake.read("deliveries").where(on_day & (F.col("source") == source)).orderBy("delivery_id").collect()
+    deliveries = context.lake.read_declared(DELIVERIES).where(on_day & (F.col("source") == source)).orderBy("delivery_id").collect()
     refused = context.lake.read(quarantine_table_name(source)).where(on_day)
     counts = refused.select(F.explode("reasons").alias("reason")).groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
     sample = refused.orderBy(F.xxhash64(F.to_json("raw"))).limit(rows).collect() if rows else []
@@ -40,11 +41,13 @@ def _one(context: Context, delivered_ds: date, source: str, rows: int) -> Quaran
 
 def render(found: tuple[Quarantined, ...]) -> Iterator[Table]:
     """Deliveries of all sources first, then reasons, then rows."""
-    deliveries = _table("deliveries", "source", "delivery", "rows in", "clean", "quarantined", "duplicates", "gate")
+    deliveries = _table("deliveries", "source", "delivery", "rows in", "clean", "quarantined", "duplicates", "forgotten", "gate")
     reasons = _table("reasons", "source", "reason", "rows")
     for one in found:
         for d in one.deliveries:
-            deliveries.add_row(one.source, _shown(d.delivery_id), *(f"{n:,}" for n in (d.rows_in, d.clean, d.quarantined, d.duplicates)), d.gate)
+            deliveries.add_row(
+                one.source, _shown(d.delivery_id), *(f"{n:,}" for n in (d.rows_in, d.clean, d.quarantined, d.duplicates, d.forgotten or 0)), d.gate
+            )
         for reason, count in one.reasons:
             reasons.add_row(one.source, reason, f"{count:,}")
     yield deliveries

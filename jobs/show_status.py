@@ -19,6 +19,7 @@ from jobs.ledger_rows import accepted_text, column_lines, days_worked, drift_lin
 from jobs.registered_tokenizers import all_registered, promoted_version
 from jobs.report_counts import delivery_totals
 from schemas.audits import AUDITS
+from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 
 VERBS = dict(zip(DAILY_STAGES, ("validate", "build", "encode", "audit", "publish"), strict=True))
@@ -50,6 +51,7 @@ class SourceStatus:
     clean: int = 0
     quarantined: int = 0
     duplicates: int = 0
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +178,7 @@ def _through(ds: date, published: tuple[tuple[str, int], ...], promoted: str | N
 def run(context: Context, ds: date) -> DayStatus:
     """Raises `BadInput` only where there is no lakehouse; a day without anything has a status like any other."""
     day, lake = Days(ds, ds), context.lake
-    totals = delivery_totals(on_days(lake.read("deliveries"), day, "delivered_ds"))
+    totals = delivery_totals(on_days(lake.read_declared(DELIVERIES), day, "delivered_ds"))
     delivered = {row.source: row.asDict() for row in totals.collect()}
     sources = tuple(_source(s.name, delivered.get(s.name)) for s in context.catalog.sources)
     audit = on_days(lake.read_declared(AUDITS), day).agg(F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")).first()
@@ -202,7 +204,7 @@ def run(context: Context, ds: date) -> DayStatus:
 def _source(name: str, delivered: dict[str, object] | None) -> SourceStatus:
     if delivered is None:
         return SourceStatus(source=name, gate="not delivered")
-    counts = {outcome: int(str(delivered[outcome])) for outcome in ("rows_in", "clean", "quarantined", "duplicates")}
+    counts = {outcome: int(str(delivered[outcome])) for outcome in ("rows_in", "clean", "quarantined", "duplicates", "forgotten")}
     return SourceStatus(source=name, gate="blocked" if delivered["blocked"] else "passed", **counts)
 
 
@@ -244,12 +246,12 @@ def render(status: DayStatus) -> RenderableType:
 
 
 def _sources_table(sources: tuple[SourceStatus, ...]) -> Table:
-    table = Table("source", "rows in", "clean", "quarantined", "duplicates", "gate", box=None, pad_edge=False)
-    for column in table.columns[1:5]:
+    table = Table("source", "rows in", "clean", "quarantined", "duplicates", "forgotten", "gate", box=None, pad_edge=False)
+    for column in table.columns[1:6]:
         column.justify = "right"
     for s in sources:
-        outcomes = (s.rows_in, s.clean, s.quarantined, s.duplicates)
-        numbers = (f"{n:,}" for n in outcomes) if s.gate != "not delivered" else ("", "", "", "")
+        outcomes = (s.rows_in, s.clean, s.quarantined, s.duplicates, s.forgotten)
+        numbers = (f"{n:,}" for n in outcomes) if s.gate != "not delivered" else ("",) * len(outcomes)
         table.add_row(s.source, *numbers, _coloured(s.gate))
     return table
 

@@ -38,6 +38,7 @@ from jobs.report_model import (
 from jobs.report_page import render, row_hash
 from schemas.audits import AUDITS
 from schemas.catalog import Catalog
+from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
 from schemas.user_tokens import codes_column
@@ -66,7 +67,8 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     """Everything the page shows. Raises `BadInput` for a day without anything, or an unknown tokenizer."""
     lake, day, catalog = context.lake, Days(ds, ds), context.catalog
     versions = {table: lake.version(table) for table in TABLES}
-    tables = {table: lake.read(table, version) for table, version in versions.items()} | {"audits": lake.read_declared(AUDITS, versions["audits"])}
+    tables = {table: lake.read(table, version) for table, version in versions.items()}
+    tables |= {declared.name: lake.read_declared(declared, versions[declared.name]) for declared in (AUDITS, DELIVERIES)}
     tokenizer, levels, quality = _tokenizer(context, tokenizer_version)
     features = on_days(tables["user_features"], day)
     of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)

@@ -1,6 +1,7 @@
 """The pictures' geometry."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,14 @@ def test_flow_bars_are_proportional_and_never_vanish() -> None:
     assert kinds["quarantined"] == pytest.approx(0.09 * TALL)
     kinds = {box.kind: box.height for box in pictures.flow_shapes(flow(rows_in=10**6, clean=10**6 - 1, duplicates=1)).boxes}
     assert kinds["duplicates"] == THINNEST
+
+
+def test_forgotten_rows_are_drawn_where_there_are_some() -> None:
+    """As a fourth way out of the rows in; a day without any looks as before."""
+    assert "forgotten" not in {box.kind for box in pictures.flow_shapes(flow()).boxes}
+    boxes = {box.kind: box for box in pictures.flow_shapes(replace(flow(clean=80), forgotten=10)).boxes}
+    assert boxes["forgotten"].height == pytest.approx(0.1 * TALL)
+    assert boxes["forgotten"].y > boxes["duplicates"].y > boxes["quarantined"].y
 
 
 def test_stations_not_reached_are_drawn_as_missing() -> None:

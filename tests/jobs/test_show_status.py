@@ -138,13 +138,14 @@ def test_a_refused_day_shows_its_counts_and_why(ready: Context) -> None:
     append(
         ready,
         "deliveries",
-        [("bill", DS, "d", 1234, 1230, 3, 1, "passed", "r"), ("bill", DS, "e", 0, 0, 0, 0, "blocked", "r")],
+        [("bill", DS, "d", 1234, 1230, 1, 1, "passed", "r", 2), ("bill", DS, "e", 0, 0, 0, 0, "blocked", "r", None)],
     )
     append(ready, "runs", [ran("validate_sources", 1), ran("validate_sources", 2, "refused", REFUSAL)])
     text = shown(ready)
     for word in (
         "1,234",
         "1,230",
+        "forgotten",
         "blocked",
         "refused",
         "run-2",
