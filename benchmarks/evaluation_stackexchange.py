@@ -1,0 +1,52 @@
+"""What tokens keep of what predicts a label on a real dump: several tokenizers, floats and counts, three labels 30 days ahead."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.evaluated import VERSIONS, evaluated, trained_and_published
+from benchmarks.lakes import run_together, where
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CATALOG = REPOSITORY / "examples" / "stackexchange"
+DUMP = REPOSITORY.parent / "shared" / "data" / "beer.stackexchange.com"
+FIRST, TRAINED_THROUGH, FIRST_LABEL, LAST = "2014-01-21", "2015-07-31", "2015-08-01", "2016-12-11"
+FIRST_SEEN = "2015-05-01"  # 90 days before the first label
+LABELS = ("active", "badge", "accepted")
+FUTURE = ("--at", "at", "--horizon", "30d")
+
+
+def lakehouse(work: Path, dump: Path) -> Path:
+    """All days of the dump, built, and the labels of those after training."""
+    folder = work / f"evaluation-{dump.name}"
+    if not (folder / "built").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        stages = [(stage, "--from", FIRST, "--to", LAST, *where(folder)) for stage in ("validate", "build")]
+        run_together(("import", "stackexchange", str(dump), "--out", str(folder / "raw")), ("init", *where(folder)), *stages)
+        (folder / "built").touch()
+    if not (folder / "labels").exists():
+        script = [sys.executable, str(CATALOG / "labels.py"), str(dump), str(folder / "raw")]
+        subprocess.run([*script, "--first", FIRST_LABEL, "--out", str(folder / "labels")], check=True)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/u2qt-bench"))
+    parser.add_argument("--dump", type=Path, default=DUMP)
+    parser.add_argument("--size", default="demo")
+    parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
+    arguments = parser.parse_args()
+    os.environ["U2QT_CATALOG"] = str(CATALOG)
+    folder = lakehouse(arguments.work, arguments.dump)
+    for version in arguments.versions:
+        options = ("--size", arguments.size, *VERSIONS[version])
+        trained_and_published(folder, version, *options, trained=(FIRST, TRAINED_THROUGH), published=(FIRST_SEEN, LAST))
+    for label in LABELS:
+        evaluated(folder, folder / "labels" / f"{label}.parquet", arguments.versions, *FUTURE)
+
+
+if __name__ == "__main__":
+    main()
