@@ -1,12 +1,11 @@
 """Tokenizers to compare on one lakehouse, and `u2qt evaluate` of them as one table per label."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.lakes import run, run_together, where
+from benchmarks.lakes import run_together, where
 
 START_ALONE = ("--set", "training.epochs=0")  # where epochs after the joint rounds take long and win nothing
 VERSIONS: dict[str, tuple[str, ...]] = {
@@ -17,29 +16,41 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def trained_and_published(folder: Path, version: str, *options: str, trained: tuple[str, str], published: tuple[str, str]) -> None:
-    """Trains the version where it isn't there yet, publishes the days with it, and prints what its training says."""
-    ready = folder / f"published-{version}"
-    if not ready.exists():
+def published(folder: Path, versions: Mapping[str, Sequence[str]], *, trained: tuple[str, str], days: tuple[str, str]) -> list[list[str]]:
+    """The commands that train the versions which aren't there yet, each with its options of `u2qt train`, and publish the days with them."""
+    commands = []
+    for version, options in versions.items():
+        if (folder / "lakehouse" / "checkpoints" / version).exists():
+            continue
         named = ("--tokenizer-version", version, *where(folder))
-        stages = [(stage, "--from", published[0], "--to", published[1], *named) for stage in ("encode", "audit", "publish")]
-        run_together(("train", "--from", trained[0], "--to", trained[1], *options, *named), *stages)
-        ready.touch()
-    metrics = json.loads((folder / "lakehouse" / "checkpoints" / version / "metrics.json").read_text(encoding="utf-8"))
-    print(f"{version}: held-out error {metrics['held_out_error']:.4f}, kept epoch {metrics['kept_epoch']}, seconds {metrics['seconds']}", flush=True)
-    if "qformer" in metrics:
-        print(f"  its Q-Former: {json.dumps(metrics['qformer'])}", flush=True)
+        commands.append(["train", "--from", trained[0], "--to", trained[1], *options, *named])
+        commands += [[stage, "--from", days[0], "--to", days[1], *named] for stage in ("encode", "audit", "publish")]
+    return commands
 
 
-def evaluated(folder: Path, labels: Path, versions: Sequence[str], *options: str) -> None:
-    """Prints one `u2qt evaluate` as a table."""
+def evaluated(folder: Path, versions: Sequence[str], questions: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """The commands that evaluate the versions; a question is a name and options of `u2qt evaluate`."""
     asked = [part for version in versions for part in ("--tokenizer-version", version)]
-    with TemporaryDirectory() as work:
-        out = Path(work) / "figures.json"
-        run("evaluate", "--labels", str(labels), *options, *asked, "--out", str(out), *where(folder))
-        found = json.loads(out.read_text(encoding="utf-8"))
-    print(f"\n$ u2qt evaluate --labels {labels.name} {' '.join((*options, *asked))}")
-    print("\n".join(lines(found)), flush=True)
+    return [["evaluate", *options, *asked, "--out", str(_figures(folder, name)), *where(folder)] for name, options in questions.items()]
+
+
+def carried_out(folder: Path, versions: Sequence[str], questions: Mapping[str, Sequence[str]], commands: Sequence[Sequence[str]]) -> None:
+    """Runs the commands in one process; prints what the trainings say, and a table per question."""
+    for name in questions:
+        _figures(folder, name).unlink(missing_ok=True)
+    run_together(*commands)
+    for version in versions:
+        metrics = json.loads((folder / "lakehouse" / "checkpoints" / version / "metrics.json").read_text(encoding="utf-8"))
+        print(f"{version}: held-out error {metrics['held_out_error']:.4f}, kept epoch {metrics['kept_epoch']}, seconds {metrics['seconds']}")
+        if "qformer" in metrics:
+            print(f"  its Q-Former: {json.dumps(metrics['qformer'])}")
+    for name, options in questions.items():
+        print(f"\n{name}: u2qt evaluate {' '.join(options)}")
+        print("\n".join(lines(json.loads(_figures(folder, name).read_text(encoding="utf-8")))), flush=True)
+
+
+def _figures(folder: Path, name: str) -> Path:
+    return folder / f"figures-{name}.json"
 
 
 def lines(found: dict[str, Any]) -> list[str]:

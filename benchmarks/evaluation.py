@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.evaluated import VERSIONS, evaluated, trained_and_published
+from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published
 from benchmarks.lakes import run_together, where
 
 FIRST, LAST, TRAINED_THROUGH = "2024-01-01", "2024-01-28", "2024-01-10"
@@ -15,15 +15,10 @@ STABLE = ("--as-of", "2024-01-29T12:00:00+08:00")
 FUTURE = ("--at", "at", "--horizon", "8d", "--max-labels", "10000")  # the seventh day after a label's ends 7.5 days later
 
 
-def lakehouse(work: Path, users: int) -> Path:
-    """28 days of simulated users, built."""
-    folder = work / f"evaluation-{users}"
-    if (folder / "built").exists():
-        return folder
-    stages = [(stage, "--from", FIRST, "--to", LAST, *where(folder)) for stage in ("validate", "build")]
-    run_together(("simulate", "--users", str(users), "--days", "28", "--seed", "7", "--out", str(folder)), ("init", *where(folder)), *stages)
-    (folder / "built").touch()
-    return folder
+def lakehouse(folder: Path, users: int) -> list[list[str]]:
+    """The commands that make 28 days of simulated users, built."""
+    stages = [[stage, "--from", FIRST, "--to", LAST, *where(folder)] for stage in ("validate", "build")]
+    return [["simulate", "--users", str(users), "--days", "28", "--seed", "7", "--out", str(folder)], ["init", *where(folder)], *stages]
 
 
 def later_labels(folder: Path) -> Path:
@@ -40,11 +35,17 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
     arguments = parser.parse_args()
-    folder = lakehouse(arguments.work, arguments.users)
-    for version in arguments.versions:
-        trained_and_published(folder, version, *VERSIONS[version], trained=(FIRST, TRAINED_THROUGH), published=(FIRST, LAST))
-    evaluated(folder, folder / "labels" / "attribute", arguments.versions, *STABLE)
-    evaluated(folder, later_labels(folder), arguments.versions, *FUTURE)
+    folder = arguments.work / f"evaluation-{arguments.users}"
+    if not (folder / "built").exists():
+        run_together(*lakehouse(folder, arguments.users))
+        (folder / "built").touch()
+    versions = {version: VERSIONS[version] for version in arguments.versions}
+    questions = {
+        "attribute": ("--labels", str(folder / "labels" / "attribute"), *STABLE),
+        "coming-week": ("--labels", str(later_labels(folder)), *FUTURE),
+    }
+    commands = published(folder, versions, trained=(FIRST, TRAINED_THROUGH), days=(FIRST, LAST))
+    carried_out(folder, list(versions), questions, [*commands, *evaluated(folder, list(versions), questions)])
 
 
 if __name__ == "__main__":

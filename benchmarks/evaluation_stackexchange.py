@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.evaluated import VERSIONS, evaluated, trained_and_published
+from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published
 from benchmarks.lakes import run_together, where
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -18,18 +18,10 @@ LABELS = ("active", "badge", "accepted")
 FUTURE = ("--at", "at", "--horizon", "30d")
 
 
-def lakehouse(work: Path, dump: Path) -> Path:
-    """All days of the dump, built, and the labels of those after training."""
-    folder = work / f"evaluation-{dump.name}"
-    if not (folder / "built").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        stages = [(stage, "--from", FIRST, "--to", LAST, *where(folder)) for stage in ("validate", "build")]
-        run_together(("import", "stackexchange", str(dump), "--out", str(folder / "raw")), ("init", *where(folder)), *stages)
-        (folder / "built").touch()
-    if not (folder / "labels").exists():
-        script = [sys.executable, str(CATALOG / "labels.py"), str(dump), str(folder / "raw")]
-        subprocess.run([*script, "--first", FIRST_LABEL, "--out", str(folder / "labels")], check=True)
-    return folder
+def lakehouse(folder: Path, dump: Path) -> list[list[str]]:
+    """The commands that build all days of the dump."""
+    stages = [[stage, "--from", FIRST, "--to", LAST, *where(folder)] for stage in ("validate", "build")]
+    return [["import", "stackexchange", str(dump), "--out", str(folder / "raw")], ["init", *where(folder)], *stages]
 
 
 def main() -> None:
@@ -40,12 +32,18 @@ def main() -> None:
     parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
     arguments = parser.parse_args()
     os.environ["U2QT_CATALOG"] = str(CATALOG)
-    folder = lakehouse(arguments.work, arguments.dump)
-    for version in arguments.versions:
-        options = ("--size", arguments.size, *VERSIONS[version])
-        trained_and_published(folder, version, *options, trained=(FIRST, TRAINED_THROUGH), published=(FIRST_SEEN, LAST))
-    for label in LABELS:
-        evaluated(folder, folder / "labels" / f"{label}.parquet", arguments.versions, *FUTURE)
+    folder = arguments.work / f"evaluation-{arguments.dump.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {version: ("--size", arguments.size, *VERSIONS[version]) for version in arguments.versions}
+    questions = {label: ("--labels", str(folder / "labels" / f"{label}.parquet"), *FUTURE) for label in LABELS}
+    commands = [] if (folder / "raw").exists() else lakehouse(folder, arguments.dump)
+    commands += published(folder, versions, trained=(FIRST, TRAINED_THROUGH), days=(FIRST_SEEN, LAST))
+    if commands:
+        run_together(*commands)
+    if not (folder / "labels").exists():
+        script = [sys.executable, str(CATALOG / "labels.py"), str(arguments.dump), str(folder / "raw")]
+        subprocess.run([*script, "--first", FIRST_LABEL, "--out", str(folder / "labels")], check=True)
+    carried_out(folder, list(versions), questions, evaluated(folder, list(versions), questions))
 
 
 if __name__ == "__main__":
