@@ -20,7 +20,7 @@ def published(folder: Path, versions: Mapping[str, Sequence[str]], *, trained: t
     """The commands that train the versions which aren't there yet, each with its options of `u2qt train`, and publish the days with them."""
     commands = []
     for version, options in versions.items():
-        if (folder / "lakehouse" / "checkpoints" / version).exists():
+        if _ready(folder, version).exists():
             continue
         named = ("--tokenizer-version", version, *where(folder))
         commands.append(["train", "--from", trained[0], "--to", trained[1], *options, *named])
@@ -40,6 +40,7 @@ def carried_out(folder: Path, versions: Sequence[str], questions: Mapping[str, S
         _figures(folder, name).unlink(missing_ok=True)
     run_together(*commands)
     for version in versions:
+        _ready(folder, version).touch()
         metrics = json.loads((folder / "lakehouse" / "checkpoints" / version / "metrics.json").read_text(encoding="utf-8"))
         print(f"{version}: held-out error {metrics['held_out_error']:.4f}, kept epoch {metrics['kept_epoch']}, seconds {metrics['seconds']}")
         if "qformer" in metrics:
@@ -47,6 +48,10 @@ def carried_out(folder: Path, versions: Sequence[str], questions: Mapping[str, S
     for name, options in questions.items():
         print(f"\n{name}: u2qt evaluate {' '.join(options)}")
         print("\n".join(lines(json.loads(_figures(folder, name).read_text(encoding="utf-8")))), flush=True)
+
+
+def _ready(folder: Path, version: str) -> Path:
+    return folder / f"published-{version}"
 
 
 def _figures(folder: Path, name: str) -> Path:
