@@ -4,15 +4,18 @@ Exit codes: 0 done, 10 a gate refused, 20 bad input, 30 infrastructure; 1 is alw
 """
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs import cli_day, cli_evaluate, cli_history, cli_input, cli_tokenizer_life, cli_tokens
-from jobs.cli_options import console
+from jobs.cli_options import checked_place, console
 from jobs.errors import BadInput, U2qtError
+from jobs.machine_faults import infrastructure_of
 from schemas.errors import SchemaError
+from schemas.passwords import secrets_in, without_secrets
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help="User tokens from behaviour, daily, on Spark.")
 for part in (cli_input.app, cli_day.app, cli_history.app, cli_tokens.app, cli_evaluate.app):
@@ -29,12 +32,22 @@ def demo(
     """The whole job on simulated sources: from raw rows to SQL and a report."""
     from jobs import run_demo
 
+    checked_place("--out", str(out))
     run_demo.run(out, users=users, days=days, console=console)
 
 
 def main() -> None:
     """Entry point of the `u2qt` command."""
-    raise SystemExit(call(sys.argv[1:]))
+    raise SystemExit(_ended(sys.argv[1:]))
+
+
+def _ended(arguments: list[str]) -> int:
+    """The exit code; what no one expected is a bug and is shown whole, without secrets."""
+    try:
+        return call(arguments)
+    except Exception:
+        sys.stderr.write(without_secrets(traceback.format_exc(), secrets_in(arguments)))
+        return 1
 
 
 def call(arguments: list[str]) -> int:
@@ -45,11 +58,14 @@ def call(arguments: list[str]) -> int:
         code = end.code if isinstance(end.code, int) else 1
         return BadInput.exit_code if code == 2 else code
     except U2qtError as error:
-        return _said(error, error.exit_code)
+        return _said(error, error.exit_code, arguments)
     except Exception as error:
+        fault = infrastructure_of(error)
+        if fault is not None:
+            return _said(fault, fault.exit_code, arguments)
         if not _about_input(error):
             raise
-        return _said(error, BadInput.exit_code)
+        return _said(error, BadInput.exit_code, arguments)
     return 0
 
 
@@ -59,14 +75,14 @@ def _about_input(error: Exception) -> bool:
     return isinstance(error, SchemaError) or (model_errors is not None and isinstance(error, model_errors.ModelError))
 
 
-def _said(error: Exception, code: int) -> int:
-    print(f"u2qt: {error}", file=sys.stderr)
+def _said(error: Exception, code: int, arguments: list[str]) -> int:
+    print(f"u2qt: {without_secrets(str(error), secrets_in(arguments))}", file=sys.stderr)
     return code
 
 
 def submit(command: str) -> None:
     """What `spark-submit jobs/<stage>.py ...` runs: the same command under the same exit codes."""
-    raise SystemExit(call([command, *sys.argv[1:]]))
+    raise SystemExit(_ended([command, *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Commands of the daily run: its stages one by one or together, and what became of a day."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ Accept = Annotated[str | None, typer.Option("--accept", help="Reason to publish 
 
 
 @app.command()
-@with_spark
+@partial(with_spark, alone="where possible")
 def init(context: Any) -> None:
     """Creates the lakehouse's tables."""
     from jobs import init_lakehouse

@@ -2,10 +2,11 @@
 
 import functools
 import inspect
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from jobs.errors import BadInput
 from schemas import keys
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
+from schemas.passwords import has_password, without_secrets
 
 if TYPE_CHECKING:
     from jobs.context import Context
@@ -30,8 +32,14 @@ From = Annotated[str | None, typer.Option("--from", help="First day of a range."
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
+Alone = Literal["no", "where possible", "always"]
 HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
-console = Console(highlight=False)
+PLACES = {"root", "input", "catalog", "labels", "out", "checkpoints", "checkpoint", "tokenizer", "base", "job", "text_model"}  # options
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has them
+LONGEST_RANGE = 3660  # days: each has its lock and its rows in the ledger
+SETTING_START = re.compile(r"[A-Za-z0-9._-]*", re.ASCII)
+SETTING = re.compile(r"[A-Za-z0-9._-]+\Z", re.ASCII)
+console = Console(highlight=False, markup=False)  # what is printed comes from outside: [/x] is text
 
 
 def say(text: str) -> None:
@@ -44,7 +52,10 @@ def days_of(ds: str | None, first: str | None, last: str | None) -> Days:
     if ds is not None and first is None and last is None:
         return Days(keys.day(ds), keys.day(ds))
     if ds is None and first is not None and last is not None:
-        return Days(keys.day(first), keys.day(last))
+        days = Days(keys.day(first), keys.day(last))
+        if len(days) > LONGEST_RANGE:
+            raise BadInput(f"--from {first} --to {last}: found {len(days):,} days, expected at most {LONGEST_RANGE:,}; give several ranges")
+        return days
     raise BadInput("days: expected either --ds D, or both --from D and --to D")
 
 
@@ -52,26 +63,56 @@ def settings(conf: list[str] | None) -> dict[str, str]:
     """`--conf key=value` pairs."""
     pairs = [item.partition("=") for item in conf or []]
     for key, separator, _ in pairs:
+        if not SETTING.match(key):  # what follows a wrong character may be a secret
+            raise BadInput(f"--conf {key[: SETTING_START.match(key).end()]!r}...: expected key=value, the key of letters, digits, '.', '_' and '-'")  # type: ignore[union-attr]
         if not separator:
             raise BadInput(f"--conf {key}: expected key=value")
     return {key: value for key, _, value in pairs}
 
 
-def with_spark(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that every stage takes, opens the session, and passes the first argument `context`."""
+def checked_place(option: str, place: str) -> str:
+    """A folder, file or URI given by a person, as it is. `BadInput` where it can't be one, or holds a password."""
+    if has_password(place):
+        raise BadInput(
+            f"{option} {without_secrets(place)}: found a password in it, expected none, because places are logged and recorded; "
+            "give it by Spark's settings or the platform's credentials (docs/security.md)"
+        )
+    shown = place if len(place) <= 80 else f"{place[:77]}..."
+    if not place or not place.isprintable():
+        raise BadInput(f"{option} {shown!r}: found {'nothing' if not place else 'control or unprintable characters'}, expected a folder, file or URI")
+    if max(len(part.encode()) for part in place.split("/")) > LONGEST_NAME or len(place.encode()) > LONGEST_PATH:
+        raise BadInput(f"{option} {shown!r}: found {len(place):,} characters, expected a path of at most {LONGEST_PATH}, and {LONGEST_NAME} between slashes")
+    return place
+
+
+def _checked_places(options: dict[str, Any]) -> None:
+    """Every value of an option that names a place."""
+    for name in PLACES & options.keys():
+        if options[name] is not None:
+            checked_place(f"--{name.replace('_', '-')}", str(options[name]))
+
+
+def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable[..., Any]:
+    """Adds the options that every stage takes, opens the session, holds a lease, and passes the first argument `context`.
+
+    `alone`: whether the command has the lakehouse for itself; `where possible` is everywhere but on an object store.
+    """
 
     @functools.wraps(function)
     def command(*args: Any, root: str, catalog: Path | None, input: str, master: str | None, conf: list[str] | None, run_id: str | None, **kwargs: Any) -> Any:
+        from jobs import leases
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
         from jobs.session import build_session
 
+        _checked_places({"root": root, "input": input, "catalog": catalog, **kwargs})
         declared = load_catalog(catalog)
         name = keys.version(run_id) if run_id else f"run-{uuid.uuid4().hex[:12]}"
         spark = build_session(master, settings(conf))
         try:
             lake = Lakehouse(spark, root)
-            return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
+            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
+                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
         finally:
             spark.stop()
 
