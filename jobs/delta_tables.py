@@ -179,7 +179,12 @@ class Lakehouse:
             return after
 
     def _require_commit(self, table: str, before: int, after: int, mark: str) -> None:
-        """The commit stands in the log, once: two drivers on a store without a lock can both believe that one version is theirs."""
+        """The commit stands in the log, once: two drivers on a store without a lock can both believe that one version is theirs.
+
+        Where no version was made at all, there was nothing to commit: no rows to append.
+        """
+        if after == before:
+            return
         entries = self._log_entries(table, before, after)
         found = sum(mark in entry for entry in entries)
         if found != 1:
