@@ -11,8 +11,7 @@ import typer
 
 from jobs import cli_day, cli_evaluate, cli_history, cli_input, cli_tokenizer_life, cli_tokens
 from jobs.cli_options import console
-from jobs.errors import BadInput, U2qtError
-from schemas.errors import SchemaError
+from jobs.errors import BadInput, exit_code, is_expected
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help="User tokens from behaviour, daily, on Spark.")
 for part in (cli_input.app, cli_day.app, cli_history.app, cli_tokens.app, cli_evaluate.app):
@@ -44,24 +43,12 @@ def call(arguments: list[str]) -> int:
     except SystemExit as end:  # usage errors are printed by typer, with code 2
         code = end.code if isinstance(end.code, int) else 1
         return BadInput.exit_code if code == 2 else code
-    except U2qtError as error:
-        return _said(error, error.exit_code)
     except Exception as error:
-        if not _about_input(error):
+        if not is_expected(error):
             raise
-        return _said(error, BadInput.exit_code)
+        print(f"u2qt: {error}", file=sys.stderr)
+        return exit_code(error)
     return 0
-
-
-def _about_input(error: Exception) -> bool:
-    """Whether it is of schemas' or u2qt_model's tree; the latter is looked up, as importing it costs seconds of torch."""
-    model_errors = sys.modules.get("u2qt_model.errors")
-    return isinstance(error, SchemaError) or (model_errors is not None and isinstance(error, model_errors.ModelError))
-
-
-def _said(error: Exception, code: int) -> int:
-    print(f"u2qt: {error}", file=sys.stderr)
-    return code
 
 
 def submit(command: str) -> None:

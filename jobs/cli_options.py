@@ -25,6 +25,7 @@ InputRoot = Annotated[str, typer.Option("--input", envvar="U2QT_INPUT", help="Wh
 Master = Annotated[str | None, typer.Option("--master", help="Spark master [default: local[*], or spark-submit's].")]
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="Any Spark setting, key=value; repeatable.")]
 RunId = Annotated[str | None, typer.Option("--run-id", help="Name of this run in the ledger [default: made up].")]
+Log = Annotated[str | None, typer.Option("--log", envvar="U2QT_LOG", help="File to append events to, a JSON line each; - is standard error.")]
 Ds = Annotated[str | None, typer.Option("--ds", help="Day, YYYY-MM-DD.")]
 From = Annotated[str | None, typer.Option("--from", help="First day of a range.")]
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
@@ -66,20 +67,22 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
 
     @functools.wraps(function)
     def command(*args: Any, root: str, catalog: Path | None, input: str, master: str | None, conf: list[str] | None, run_id: str | None, **kwargs: Any) -> Any:
-        from jobs import leases
+        from jobs import event_log, leases, lineage
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
         from jobs.session import build_session
 
-        declared = load_catalog(catalog)
+        purpose = function.__name__.replace("_", " ")
         name = keys.version(run_id) if run_id else f"run-{uuid.uuid4().hex[:12]}"
-        spark = build_session(master, settings(conf))
-        try:
-            lake = Lakehouse(spark, root)
-            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
-                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
-        finally:
-            spark.stop()
+        with event_log.written_to(kwargs.pop("log")), event_log.command(purpose, name), lineage.reported():
+            declared = load_catalog(catalog)
+            spark = build_session(master, settings(conf))
+            try:
+                lake = Lakehouse(spark, root)
+                with leases.held(lake, purpose, name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
+                    return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
+            finally:
+                spark.stop()
 
     common = {
         "root": (Root, "./lakehouse"),
@@ -88,6 +91,7 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
         "master": (Master, None),
         "conf": (Conf, None),
         "run_id": (RunId, None),
+        "log": (Log, None),
     }
     own = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
     extra = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in common.items()]

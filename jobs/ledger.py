@@ -20,12 +20,11 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from jobs import event_log, lineage
 from jobs.context import Context
 from jobs.day_states import DayState
-from jobs.errors import U2qtError
-from schemas.errors import SchemaError
+from jobs.errors import error_words, is_expected
 from schemas.keys import Days
-from u2qt_model.errors import ModelError
 
 COUNTS = MapType(StringType(), LongType())
 SUMS = MapType(StringType(), StringType())
@@ -81,18 +80,39 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
     """
     record = StageRecord(stage=stage, days=days)
     started, clock = datetime.now(UTC), time.perf_counter()
+    told = lineage.StageRun(stage=stage, run_id=context.run_id, days=days, started=started, root=context.lake.root)
+    if not only_errors:
+        event_log.stage_started(stage, context.run_id, days, version)
+        lineage.start(told)
     try:
         yield record
     except BaseException as error:
-        expected = isinstance(error, U2qtError | SchemaError | ModelError)
-        record.status = "refused" if expected else "failed"
-        record.notes["error"] = str(error) if expected else type(error).__name__
+        record.status = "refused" if is_expected(error) else "failed"
+        record.notes["error"] = error_words(error)
         record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in days or ()]
         raise
     finally:
         record.seconds = time.perf_counter() - clock
         if record.status in ("refused", "failed") or not only_errors:
+            _tell(context, record, told, version)
             _append(context, record, started)
+
+
+def _tell(context: Context, record: StageRecord, told: lineage.StageRun, version: str | None) -> None:
+    """The stage's end, to the structured log and to a lineage server where there is one."""
+    versions = {state.tokenizer_version for state in record.states} - {None}
+    error = str(record.notes["error"]) if record.status in ("refused", "failed") else None
+    event_log.stage_ended(
+        record.stage,
+        context.run_id,
+        record.days,
+        version or (versions.pop() if len(versions) == 1 else None),
+        status=record.status,
+        rows=record.rows,
+        seconds=record.seconds,
+        error=error,
+    )
+    lineage.end(told, read=record.read, written=record.written, rows=record.rows, error=error, seconds=record.seconds)
 
 
 def _append(context: Context, record: StageRecord, started: datetime) -> None:

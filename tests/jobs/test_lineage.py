@@ -1,0 +1,144 @@
+"""OpenLineage events, written by its own file transport and read back."""
+
+import json
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobs import lineage, validate_sources
+from jobs.context import Context
+from jobs.errors import BadInput, GateRefused, Infrastructure
+from jobs.ledger import record_stage
+from jobs.lineage import StageRun
+from schemas.keys import Days
+from tests.conftest import PUBLISHED
+
+DAY = Days(PUBLISHED.first, PUBLISHED.first)
+RUN = StageRun(stage="encode_users", run_id="r", days=DAY, started=datetime(2024, 1, 2, 4, tzinfo=UTC), root="/lake")
+
+
+@pytest.fixture
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The client is configured to append to this file."""
+    path = tmp_path / "lineage.jsonl"
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "file")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(path))
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
+    return path
+
+
+def parsed(path: Path) -> list[dict]:  # type: ignore[type-arg]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_stage_starts_and_completes_with_tables_versions_and_rows(writable: Context, events: Path) -> None:
+    """Of a real validation: one run id, its tables by path and version, the ledger's rows of each."""
+    validate_sources.run(writable, DAY, force=True)
+    start, complete = parsed(events)
+    assert (start["eventType"], complete["eventType"]) == ("START", "COMPLETE")
+    assert start["run"]["runId"] == complete["run"]["runId"]
+    assert (complete["job"]["namespace"], complete["job"]["name"]) == ("u2qt", "validate_sources")
+    assert complete["run"]["facets"]["nominalTime"]["nominalEndTime"] == "2024-01-02T00:00:00Z"
+    outputs = {output["name"]: output for output in complete["outputs"]}
+    bill = outputs[f"{writable.lake.root}/source_bill"]
+    assert bill["namespace"] == "file"
+    assert bill["facets"]["version"]["datasetVersion"] == str(writable.lake.version("source_bill"))
+    clean = writable.lake.read("source_bill").where(f"delivered_ds = DATE'{DAY.first}'").count()
+    assert bill["outputFacets"]["outputStatistics"]["rowCount"] == clean > 0
+
+
+def test_a_refused_stage_fails_with_the_ledger_s_words(ready: Context, events: Path) -> None:
+    """An unexpected error's text, which could quote a row, is not told. What was read until then is."""
+    with pytest.raises(GateRefused), record_stage(ready, "audit_tokens", DAY) as record:
+        record.read["user_features"] = 4
+        raise GateRefused("not like the days before")
+    with pytest.raises(ZeroDivisionError), record_stage(ready, "join_labels", None):
+        raise ZeroDivisionError("canary")
+    _, refused, _, failed = parsed(events)
+    assert [event["eventType"] for event in (refused, failed)] == ["FAIL", "FAIL"]
+    assert [event["run"]["facets"]["errorMessage"]["message"] for event in (refused, failed)] == ["not like the days before", "ZeroDivisionError"]
+    assert [(i["name"], i["facets"]["version"]["datasetVersion"]) for i in refused["inputs"]] == [(f"{ready.lake.root}/user_features", "4")]
+    assert "nominalTime" not in failed["run"]["facets"]
+
+
+def test_without_the_client_s_variables_nothing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Path) -> None:
+    """Not even its package is looked for; its own off switch works."""
+    monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
+    lineage.start(RUN)
+    monkeypatch.delenv("OPENLINEAGE_DISABLED")
+    monkeypatch.delenv("OPENLINEAGE__TRANSPORT__TYPE")
+    monkeypatch.delenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH")
+    monkeypatch.delenv("OPENLINEAGE__TRANSPORT__APPEND")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with lineage.reported():
+        lineage.start(RUN)
+    assert not events.exists()
+
+
+@pytest.mark.usefixtures("events")
+def test_configured_but_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is worked on."""
+    lineage._reporter.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Infrastructure, match=r"OPENLINEAGE__TRANSPORT__TYPE.* install u2qt\[lineage\]"), lineage.reported():
+        pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OPENLINEAGE_CONFIG", "/nowhere.yml", "found no file there"),
+        ("OPENLINEAGE__TRANSPORT__TYPE", "pigeon", "not a configuration"),
+        ("OPENLINEAGE__TRANSPORT__URL", "http://localhost", "names no transport"),
+    ],
+)
+def test_a_configuration_of_no_use_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    """The client itself would go on and print events."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=said), lineage.reported():
+        pytest.fail("the block was entered")
+
+
+def test_a_server_that_is_down_costs_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The work goes on, the next command tries again, and the environment is as it was."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{port}")
+    before = dict(os.environ)
+    with caplog.at_level(logging.WARNING, logger="u2qt"):
+        for _ in range(2):
+            with lineage.reported():
+                lineage.start(RUN)
+                lineage.end(RUN, read={}, written={"runs": 1}, rows={}, error=None, seconds=1.0)
+    warnings = [record.getMessage() for record in caplog.records if record.name == "u2qt"]
+    assert len(warnings) == 2
+    assert "not delivered (ConnectionError)" in warnings[0]
+    assert dict(os.environ) == before
+
+
+def test_run_ids_are_of_the_facts() -> None:
+    """Another stage, day or start is another run."""
+    other = StageRun(stage="encode_users", run_id="r", days=None, started=RUN.started, root="/elsewhere")
+    assert RUN.lineage_id == StageRun(stage="encode_users", run_id="r", days=DAY, started=RUN.started, root="/elsewhere").lineage_id
+    assert RUN.lineage_id != other.lineage_id
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [("/lake", ("file", "/lake/runs")), ("s3a://bucket/lake", ("s3://bucket", "lake/runs")), ("hdfs://host:8020/lake", ("hdfs://host:8020", "lake/runs"))],
+)
+def test_tables_are_named_by_openlineage_s_rules(root: str, expected: tuple[str, str]) -> None:
+    """So that other tools' events of the same table meet ours."""
+    assert lineage.dataset_name(root, "runs") == expected
+
+
+def test_rows_are_those_written() -> None:
+    """No hop of an input is taken for an output's."""
+    rows = {"bill.clean": 5, "bill.quarantined": 2, "superseded": 1, "user_tokens": 9}
+    tables = ("source_bill", "quarantine_bill", "user_tokens_superseded", "user_tokens", "audits")
+    assert [lineage.output_rows(table, rows) for table in tables] == [5, 2, 1, 9, None]
