@@ -67,7 +67,7 @@ def watched(every: float = 0.2) -> Iterator[Peak]:
 def _sample(peak: Peak, stop: threading.Event, every: float) -> None:
     while not stop.is_set():
         workers = []
-        for pid, command in _descendants(os.getpid()):
+        for pid, command in descendants(os.getpid()):
             size = _resident(pid)
             if "java" in command.split("\0")[0]:
                 peak.jvm = max(peak.jvm, size)
@@ -80,7 +80,7 @@ def _sample(peak: Peak, stop: threading.Event, every: float) -> None:
         time.sleep(every)
 
 
-def _descendants(root: int) -> Iterator[tuple[int, str]]:
+def descendants(root: int) -> Iterator[tuple[int, str]]:
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

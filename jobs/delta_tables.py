@@ -6,6 +6,8 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
+import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +16,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import filelock
+from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from jobs.errors import BadInput, Infrastructure
+from jobs.errors import BadInput, CommitConflict, Infrastructure
 from schemas import keys
 from schemas.keys import Days
 from schemas.table import Field, Table
@@ -31,6 +35,7 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
 ADD_COLUMNS = "expected it in this release; run `u2qt init`, which adds the columns that an earlier lakehouse lacks"
+CONFLICT = re.compile(r"io\.delta\.exceptions\.((?:Concurrent|MetadataChanged|ProtocolChanged)\w+)")
 FORBIDDEN_IN_ROOT = ("#", "`", "\0", "..")
 
 
@@ -147,9 +152,43 @@ class Lakehouse:
         if unknown:
             raise BadInput(f"table {table} in {self.root}: no column {', '.join(unknown)}, {ADD_COLUMNS}")
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
+        mark = uuid.uuid4().hex  # tells this commit from every other, those of the same run included
         with self.commit_lock():
-            writer.option("userMetadata", json.dumps(metadata, sort_keys=True, default=str)).save(path)
-            return self.version(table)
+            before = self.version(table)
+            try:
+                writer.option("userMetadata", json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)).save(path)
+            except (DeltaConcurrentModificationException, Py4JJavaError) as error:
+                conflict = conflict_of(error)
+                if conflict is None:
+                    raise
+                raise CommitConflict(
+                    f"table {table}: another process committed to the same days meanwhile ({conflict}); nothing of this write stands; run it again"
+                ) from None
+            after = self.version(table)
+            self._require_commit(table, before, after, mark)
+            return after
+
+    def _require_commit(self, table: str, before: int, after: int, mark: str) -> None:
+        """The commit stands in the log, once: two drivers on a store without a lock can both believe that one version is theirs.
+
+        Where no version was made at all, there was nothing to commit: no rows to append.
+        """
+        if after == before:
+            return
+        entries = self._log_entries(table, before, after)
+        found = sum(mark in entry for entry in entries)
+        if found != 1:
+            raise Infrastructure(
+                f"table {table}: its versions {before + 1} to {after} hold this run's commit {found} times, expected once: another driver wrote "
+                "over it; run it again, and let one driver at a time commit to this root (`u2qt doctor --root ROOT`)"
+            )
+
+    def _log_entries(self, table: str, before: int, after: int) -> list[str]:
+        if self.is_local:
+            log = Path(self.path(table), "_delta_log")
+            return [(log / f"{version:020d}.json").read_text(encoding="utf-8") for version in range(before + 1, after + 1)]
+        history = DeltaTable.forPath(self.spark, self.path(table)).history(max(1, after - before))
+        return [row["userMetadata"] or "" for row in history.select("userMetadata").collect()]
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
         """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""
@@ -206,6 +245,14 @@ class Lakehouse:
         for table in tables:
             if self.exists(table.name) and not self.spark.catalog.tableExists(table.name):
                 self.spark.catalog.createTable(table.name, path=self.path(table.name), source="delta")
+
+
+def conflict_of(error: Exception) -> str | None:
+    """Delta's name of the conflict that made a commit fail, or None; a write's error may come as Java's own."""
+    if isinstance(error, DeltaConcurrentModificationException):
+        return type(error).__name__
+    match = CONFLICT.search(str(error))
+    return match[1] if match else None
 
 
 def row_type(fields: Sequence[Field]) -> StructType:

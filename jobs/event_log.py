@@ -9,12 +9,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobs.errors import Infrastructure, error_words, exit_code
+from jobs.endings import as_told, exit_code, words_of
+from jobs.errors import GateRefused, Infrastructure
 from schemas.keys import Days
 
 LOG = logging.getLogger("u2qt")
@@ -23,23 +24,24 @@ LEVELS = {"refused": logging.WARNING, "failed": logging.ERROR}  # the others are
 
 
 class JsonLines(logging.Formatter):
-    """An event with its facts, or a plain message as `message`. No traceback: it could quote a row."""
+    """An event with its facts, or a plain message as `message`. No traceback: it could quote a row. ASCII, so that no outside text can speak to a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts = getattr(record, FACTS, None)
         head = {"time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"), "level": record.levelname.lower()}
         body = {"event": record.getMessage(), **facts} if facts is not None else {"event": "message", "message": record.getMessage()}
-        return json.dumps(head | body, default=str, ensure_ascii=False)
+        return json.dumps(head | body, default=str)
 
 
 class AppendedFile(logging.Handler):
     """Appends each line by one write, so that several processes may share the file (a local one)."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self.path = path
+        self._file: int | None = None  # before the base class registers us to be closed when Python ends
+        super().__init__()
         try:
-            self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         except OSError as error:
             reason = f"can't be written ({error.strerror}), expected a file in a folder that this user may write, or - for standard error"
             raise Infrastructure(f"--log {path}: {reason}") from None
@@ -48,7 +50,7 @@ class AppendedFile(logging.Handler):
         """A log that can't be written any more is said once and ends; the work goes on."""
         if self._file is None:
             return
-        line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        line = (self.format(record) + "\n").encode("ascii")
         try:
             written = os.write(self._file, line)
             if written < len(line):
@@ -102,19 +104,24 @@ def say(event: str, facts: Mapping[str, object], level: int = logging.INFO) -> N
 
 
 @contextmanager
-def command(name: str, run_id: str) -> Iterator[None]:
-    """`command_started`, then `command_ended` with the exit code that the command line will return and the seconds."""
+def command(name: str, run_id: str | None, secrets: Sequence[str] = ()) -> Iterator[None]:
+    """`command_started`, then `command_ended` with the exit code that the command line will return and the seconds.
+
+    `secrets`: texts that no error's words may hold.
+    """
     named = {"command": name, "run_id": run_id}
     say("command_started", named)
-    code, words, clock = 0, "", time.perf_counter()
+    code, words, clock = 0, None, time.perf_counter()
     try:
         yield
     except BaseException as error:
-        code, words = exit_code(error), error_words(error)
+        told = as_told(error)
+        code = exit_code(told)
+        words = words_of(told, secrets) if code else None
         raise
     finally:
-        level = logging.INFO if code == 0 else logging.WARNING if code == 10 else logging.ERROR
-        say("command_ended", named | {"exit_code": code, "seconds": round(time.perf_counter() - clock, 3), "error": words or None}, level)
+        level = {0: logging.INFO, GateRefused.exit_code: logging.WARNING}.get(code, logging.ERROR)
+        say("command_ended", named | {"exit_code": code, "seconds": round(time.perf_counter() - clock, 3), "error": words}, level)
 
 
 def stage_started(stage: str, run_id: str, days: Days | None, version: str | None) -> None:

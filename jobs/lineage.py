@@ -1,7 +1,7 @@
 """OpenLineage: a START and a COMPLETE or FAIL event per stage of a run, through OpenLineage's own client (extra `lineage`).
 
-Reported when the client's own variables are set (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT__...`) and not
-otherwise. Tables are datasets, with the version read or written and the rows written. A server that can't be reached costs
+Reported when the client's own variables are set (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT__...`) or its file
+`openlineage.yml` lies in the working directory or in `~/.openlineage`, and not otherwise. Tables are datasets, with the version read or written and the rows written. A server that can't be reached costs
 one warning: lineage is a report, the day goes on. Never holds user content.
 """
 
@@ -154,20 +154,21 @@ def _facets(run: "event_v2.Run") -> dict[str, Any]:
 
 
 def _current() -> Reporter | None:
-    """By the variables as they are now; None where none says where to."""
+    """By the variables and files as they are now; None where none says where to."""
     variables = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("OPENLINEAGE")))
     given = dict(variables)
-    configured = given.get("OPENLINEAGE_URL") or given.get("OPENLINEAGE_CONFIG") or any(name.startswith(TRANSPORT) for name in given)
+    files = tuple(str(path) for path in (Path("openlineage.yml").absolute(), Path("~/.openlineage/openlineage.yml").expanduser()) if path.is_file())
+    configured = files or given.get("OPENLINEAGE_URL") or given.get("OPENLINEAGE_CONFIG") or any(name.startswith(TRANSPORT) for name in given)
     if not configured or given.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return None
-    return _reporter(variables)
+    return _reporter(variables, files)
 
 
 @lru_cache(maxsize=1)
-def _reporter(variables: Variables) -> Reporter:
-    named = ", ".join(name for name, _ in variables)
-    if importlib.util.find_spec("openlineage") is None:
-        raise Infrastructure(f"lineage: {named} is set, but openlineage-python is not installed; install u2qt[lineage], or unset it")
+def _reporter(variables: Variables, files: tuple[str, ...]) -> Reporter:
+    named = ", ".join((*(name for name, _ in variables), *files))
+    if importlib.util.find_spec("openlineage") is None or importlib.util.find_spec("openlineage.client") is None:
+        raise Infrastructure(f"lineage: found {named}, but openlineage-python is not installed; install u2qt[lineage], or remove the setting")
     config = dict(variables).get("OPENLINEAGE_CONFIG")
     if config and not Path(config).is_file():  # the client would go on without a word and print events
         raise BadInput(f"lineage: OPENLINEAGE_CONFIG={config}: found no file there, expected OpenLineage's YAML; correct or unset it")
@@ -178,10 +179,10 @@ def _reporter(variables: Variables) -> Reporter:
         client = OpenLineageClient()
         wanted = (client.config.transport or {}).get("type")
     except Exception as error:  # its configuration is checked by whichever transport it names
-        raise BadInput(f"lineage: {named}: not a configuration that OpenLineage's client takes ({type(error).__name__}); correct or unset it") from None
+        raise BadInput(f"lineage: {named}: not a configuration that OpenLineage's client takes ({type(error).__name__}); correct or remove it") from None
     finally:  # the client writes aliases of OPENLINEAGE_URL into the environment
         for name in set(os.environ) - set(before):
             del os.environ[name]
     if client.transport.kind == "console" and wanted != "console":
-        raise BadInput(f"lineage: {named}: names no transport, expected OPENLINEAGE_URL or a transport with its type; correct or unset it")
+        raise BadInput(f"lineage: {named}: names no transport, expected OPENLINEAGE_URL or a transport with its type; correct or remove it")
     return Reporter(client)

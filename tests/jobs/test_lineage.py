@@ -53,9 +53,14 @@ def test_a_stage_starts_and_completes_with_tables_versions_and_rows(writable: Co
 
 def test_a_refused_stage_fails_with_the_ledger_s_words(ready: Context, events: Path) -> None:
     """An unexpected error's text, which could quote a row, is not told. What was read until then is."""
-    with pytest.raises(GateRefused), record_stage(ready, "audit_tokens", DAY) as record:
-        record.read["user_features"] = 4
-        raise GateRefused("not like the days before")
+
+    def audit() -> None:
+        with record_stage(ready, "audit_tokens", DAY) as record:
+            record.read["user_features"] = 4
+            raise GateRefused("not like the days before")
+
+    with pytest.raises(GateRefused):
+        audit()
     with pytest.raises(ZeroDivisionError), record_stage(ready, "join_labels", None):
         raise ZeroDivisionError("canary")
     _, refused, _, failed = parsed(events)

@@ -1,0 +1,68 @@
+"""Two real processes on one lakehouse: one day is worked once, two days side by side, an exclusive command waits for both."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from benchmarks import kill_lake
+from benchmarks.kill_lake import FIRST, SECOND, THIRD, Prepared
+from benchmarks.kill_victim import FAST_START
+
+U2QT = str(Path(sys.executable).with_name("u2qt"))
+CONF = [part for key, value in FAST_START.items() for part in ("--conf", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
+    return kill_lake.prepare(spark, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture
+def lake(prepared: dict[str, Prepared], tmp_path: Path) -> Path:
+    """Two published days of three."""
+    shutil.copytree(prepared["day"].template, tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+def together(prepared: Prepared, lake: Path, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+    """Exit code and output of each, all begun before any ended."""
+    where = ["--root", str(lake), "--input", str(prepared.raw), "--catalog", str(prepared.catalog), "--master", "local[1]", *CONF]
+    running = [
+        subprocess.Popen([U2QT, *command, *where, "--run-id", f"run-{number}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for number, command in enumerate(commands)
+    ]
+    return [(process.wait(400), process.stdout.read() if process.stdout else "") for process in running]
+
+
+def statuses(lake: Path) -> dict[str, set[str]]:
+    """What the ledger has of each run's stages."""
+    found: dict[str, set[str]] = {"run-0": set(), "run-1": set()}
+    for row in kill_lake.rows_of(lake / "runs"):
+        if row["run_id"] in found:
+            found[str(row["run_id"])].add(str(row["status"]))
+    return found
+
+
+def test_two_runs_of_one_day_do_its_work_once(prepared: dict[str, Prepared], lake: Path) -> None:
+    """Stage by stage one works and the other waits, then finds nothing to do; the rows are those of one undisturbed run."""
+    day = ["run-day", "--ds", str(THIRD)]
+    ended = together(prepared["day"], lake, [day, day])
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert kill_lake.digests(lake) == prepared["day"].after
+    stages = [(row["stage"], row["status"]) for row in kill_lake.rows_of(lake / "runs") if str(row["run_id"]).startswith("run-")]
+    for stage in {stage for stage, _ in stages}:
+        assert sorted(status for name, status in stages if name == stage) == ["done", "skipped"], stage
+
+
+def test_two_days_side_by_side_both_succeed(prepared: dict[str, Prepared], lake: Path) -> None:
+    """A repeated day beside a new one: every table is partitioned by day, so neither disturbs the other."""
+    ended = together(prepared["day"], lake, [["run-day", "--ds", str(THIRD)], ["run-day", "--ds", str(FIRST), "--force"]])
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert statuses(lake) == {"run-0": {"done"}, "run-1": {"done"}}
+    assert kill_lake.digests(lake) == prepared["day"].after
+    assert str(SECOND) in kill_lake.whole_days(lake)
