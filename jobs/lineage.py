@@ -1,8 +1,9 @@
 """OpenLineage: a START and a COMPLETE or FAIL event per stage of a run, through OpenLineage's own client (extra `lineage`).
 
 Reported when the client's own variables are set (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT__...`) or its file
-`openlineage.yml` lies in the working directory or in `~/.openlineage`, and not otherwise. Tables are datasets, with the version read or written and the rows written. A server that can't be reached costs
-one warning: lineage is a report, the day goes on. Never holds user content.
+`openlineage.yml` lies in the working directory or in `~/.openlineage`, and not otherwise. Tables are datasets, with the version read
+or written and the rows written. A server that can't be reached costs one warning: lineage is a report, the day goes on.
+Never holds user content.
 """
 
 import importlib.util

@@ -3,16 +3,17 @@
 import contextlib
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pyspark.sql import functions as F
 
-from jobs import event_log, publish_tokens, validate_sources
+from jobs import DAILY_STAGES, audit_tokens, build_user_features, encode_users, event_log, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.errors import GateRefused, Infrastructure
 from schemas.keys import Days
-from tests.conftest import PUBLISHED
+from tests.conftest import PUBLISHED, REPOSITORY
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -100,23 +101,72 @@ def test_a_full_disk_is_said_once_and_the_work_goes_on(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("can't be written any more (No space left on device)") == 1
 
 
-def test_a_real_run_logs_its_stages_and_no_user(writable: Context, tmp_path: Path) -> None:
-    """A day validated again, a publish refused for want of an audit, one that skips: no id of the input stands in any line."""
-    path, day = tmp_path / "events.jsonl", Days(PUBLISHED.first, PUBLISHED.first)
-    users = {row.user_id for row in writable.lake.read("user_features").select("user_id").distinct().collect()}
-    raw = {row[0] for source in ("bill", "search") for row in writable.lake.read(f"source_{source}").select(F.col("user_id")).distinct().collect()}
+WRITER = """
+import sys
+from jobs import event_log
+with event_log.written_to(sys.argv[1]):
+    for n in range(200):
+        event_log.say("stage_done", {"run_id": sys.argv[2], "rows": {f"hop{i}": n for i in range(500)}})
+"""
+
+
+def test_several_processes_share_a_file(tmp_path: Path) -> None:
+    """Lines of 6 kB, longer than a pipe's atomic write: none is torn or lost."""
+    path = tmp_path / "events.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"run-{n}"]) for n in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    found = [(line["run_id"], line["rows"]["hop499"]) for line in lines(path)]  # type: ignore[index]
+    assert sorted(found) == sorted((f"run-{n}", number) for n in range(4) for number in range(200))
+    assert path.stat().st_size > 800 * 6000
+
+
+def test_a_line_is_ascii_and_a_line(tmp_path: Path) -> None:
+    """Outside text can neither end a line nor speak to a terminal."""
+    path = tmp_path / "events.jsonl"
     with event_log.written_to(str(path)):
-        validate_sources.run(writable, day, force=True)
+        event_log.say("stage_refused", {"error": "a\nb\u2028c\x1b[31m\x9b\ud800d"})
+    text = path.read_bytes()
+    assert text.count(b"\n") == 1
+    assert text.rstrip(b"\n").decode("ascii").isprintable()
+
+
+def test_a_secret_of_the_command_line_is_not_in_its_end(tmp_path: Path) -> None:
+    """An error may quote a setting."""
+    path = tmp_path / "events.jsonl"
+    with event_log.written_to(str(path)), contextlib.suppress(GateRefused), event_log.command("build", "r", ["hunter22"]):
+        raise GateRefused("found hunter22 there")
+    assert lines(path)[-1]["error"] == "found ***** there"
+
+
+def input_words(context: Context) -> tuple[set[str], set[str]]:
+    """User ids and texts of the input, longer than a number or a name of ours, from the clean rows of all sources."""
+    ids, texts = set(), set()
+    for source in context.catalog.sources:
+        rows = context.lake.read(f"source_{source.name}")
+        kept = [name for name, kind in rows.dtypes if kind in ("string", "binary") and name not in ("user_id", "run_id", "delivery_id")]
+        for row in rows.select("user_id", *kept).collect():
+            ids.add(text_of(row["user_id"]))
+            texts |= {text_of(row[name]) for name in kept if row[name] is not None}
+    return ids, {text for text in texts if len(text) >= 6}
+
+
+def text_of(value: str | bytearray) -> str:
+    return value if isinstance(value, str) else bytes(value).decode()
+
+
+def test_a_real_run_logs_its_stages_and_no_user(writable: Context, tmp_path: Path) -> None:
+    """A whole day again, one that skips, one refused for want of an audit: no id and no text of the input stands in any line."""
+    path, day = tmp_path / "events.jsonl", Days(PUBLISHED.first, PUBLISHED.first)
+    with event_log.written_to(str(path)):
+        for stage in (validate_sources, build_user_features, encode_users, audit_tokens, publish_tokens):
+            stage.run(writable, day, force=True)
         publish_tokens.run(writable, day)
         with pytest.raises(GateRefused):
             publish_tokens.run(writable, Days(PUBLISHED.last.replace(day=9), PUBLISHED.last.replace(day=9)), "v1")
-    found = [(line["event"], line["stage"]) for line in lines(path)]
+    found = [(line["event"], line["stage"]) for line in lines(path) if line["event"] != "stage_started"]
     assert found == [
-        ("stage_started", "validate_sources"),
-        ("stage_done", "validate_sources"),
-        ("stage_started", "publish_tokens"),
+        *(("stage_done", stage) for stage in DAILY_STAGES),
         ("stage_skipped", "publish_tokens"),
-        ("stage_started", "publish_tokens"),
         ("stage_refused", "publish_tokens"),
     ]
     done = lines(path)[1]
@@ -124,5 +174,19 @@ def test_a_real_run_logs_its_stages_and_no_user(writable: Context, tmp_path: Pat
     assert done["ds_from"] == done["ds_to"] == "2024-01-01"
     assert done["rows"]["bill.clean"] > 0  # type: ignore[index]
     text = path.read_text(encoding="utf-8")
-    assert len(users) > 10
-    assert not [user for user in users | raw if user in text]
+    ids, texts = input_words(writable)
+    assert len(ids) > 30
+    assert len(texts) > 100
+    assert not [word for word in ids | texts if word in text or json.dumps(word)[1:-1] in text]
+
+
+def test_the_document_has_every_event_and_field(tmp_path: Path) -> None:
+    """Its example is a line as it is written; its table names each event that is in the code."""
+    text = (REPOSITORY / "docs" / "observability.md").read_text(encoding="utf-8")
+    example = json.loads(text.split("```json\n", 1)[1].split("\n", 1)[0])
+    path = tmp_path / "events.jsonl"
+    with event_log.written_to(str(path)):
+        event_log.stage_ended("encode_users", "r", PUBLISHED, "v1", status="done", rows={"encoded": 1}, seconds=1.0, error=None)
+    assert list(example) == list(lines(path)[0])
+    for event in ("command_started", "command_ended", "message", *(f"stage_{end}" for end in ("started", "done", "skipped", "refused", "failed"))):
+        assert f"`{event}`" in text

@@ -1,11 +1,14 @@
 """OpenLineage events, written by its own file transport and read back."""
 
+import http.server
 import json
 import logging
 import os
 import socket
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -29,6 +32,13 @@ def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(path))
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
     return path
+
+
+def closed_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return int(closed.getsockname()[1])
 
 
 def parsed(path: Path) -> list[dict]:  # type: ignore[type-arg]
@@ -110,10 +120,7 @@ def test_a_configuration_of_no_use_is_refused(monkeypatch: pytest.MonkeyPatch, n
 
 def test_a_server_that_is_down_costs_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The work goes on, the next command tries again, and the environment is as it was."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{closed_port()}")
     before = dict(os.environ)
     with caplog.at_level(logging.WARNING, logger="u2qt"):
         for _ in range(2):
@@ -147,3 +154,60 @@ def test_rows_are_those_written() -> None:
     rows = {"bill.clean": 5, "bill.quarantined": 2, "superseded": 1, "user_tokens": 9}
     tables = ("source_bill", "quarantine_bill", "user_tokens_superseded", "user_tokens", "audits")
     assert [lineage.output_rows(table, rows) for table in tables] == [5, 2, 1, 9, None]
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Keeps what is posted to it."""
+
+    posted: ClassVar[list[tuple[str, dict[str, object]]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.posted.append((self.path, json.loads(body)))
+        self.send_response(201)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not on standard error."""
+
+
+def test_a_server_receives_what_a_stage_did(ready: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By HTTP, where OpenLineage's servers listen; the namespace is the client's variable."""
+    Server.posted.clear()
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("OPENLINEAGE_NAMESPACE", "payments")
+        with lineage.reported(), record_stage(ready, "join_labels", DAY) as record:
+            record.written["user_tokens"] = 7
+            record.rows["user_tokens"] = 3
+        server.shutdown()
+    assert [path for path, _ in Server.posted] == ["/api/v1/lineage"] * 2
+    start, complete = (event for _, event in Server.posted)
+    assert (start["eventType"], complete["eventType"]) == ("START", "COMPLETE")
+    assert complete["job"]["namespace"] == "payments"  # type: ignore[index]
+    (output,) = complete["outputs"]  # type: ignore[misc]
+    assert output["outputFacets"]["outputStatistics"]["rowCount"] == 3
+
+
+def test_a_server_that_is_down_loses_no_row_of_the_ledger(ready: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stage is done, the ledger says so, and one line on standard error says what was not delivered."""
+    monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{closed_port()}")
+    for stage in ("encode_users", "audit_tokens"):
+        with record_stage(ready, stage, DAY) as record:
+            record.rows["user_tokens"] = 3
+    lineage._reporter.cache_clear()
+    assert {(row.stage, row.status) for row in ready.lake.read("runs").collect()} == {("encode_users", "done"), ("audit_tokens", "done")}
+    assert capsys.readouterr().err.count("was not delivered") == 1
+
+
+def test_the_client_s_file_is_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the working directory, as the client looks for it; one without a transport is refused."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "openlineage.yml").write_text(f"transport:\n  type: file\n  log_file_path: {tmp_path}/events.jsonl\n  append: true\n", encoding="utf-8")
+    with lineage.reported():
+        lineage.start(RUN)
+    assert parsed(tmp_path / "events.jsonl")[0]["job"]["name"] == "encode_users"
+    (tmp_path / "openlineage.yml").write_text("tags: {}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"openlineage\.yml: names no transport"), lineage.reported():
+        pytest.fail("the block was entered")
