@@ -12,6 +12,7 @@ import pytest
 from jobs import DAILY_STAGES, audit_tokens, build_user_features, encode_users, event_log, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.errors import GateRefused, Infrastructure
+from jobs.ledger import record_stage
 from schemas.keys import Days
 from tests.conftest import PUBLISHED, REPOSITORY
 
@@ -190,3 +191,15 @@ def test_the_document_has_every_event_and_field(tmp_path: Path) -> None:
     assert list(example) == list(lines(path)[0])
     for event in ("command_started", "command_ended", "message", *(f"stage_{end}" for end in ("started", "done", "skipped", "refused", "failed"))):
         assert f"`{event}`" in text
+
+
+def test_a_log_adds_no_spark_job(ready: Context, tmp_path: Path) -> None:
+    """A stage's row in the ledger takes as many jobs with a log as without."""
+    tracker, taken = ready.spark.sparkContext.statusTracker(), []
+    for target in (None, str(tmp_path / "events.jsonl")):
+        before = len(tracker.getJobIdsForGroup())
+        with event_log.written_to(target), record_stage(ready, "join_labels", PUBLISHED) as record:
+            record.rows["user_tokens"] = 1
+        taken.append(len(tracker.getJobIdsForGroup()) - before)
+    assert taken[0] == taken[1] > 0
+    assert len(lines(tmp_path / "events.jsonl")) == 2

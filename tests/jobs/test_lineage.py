@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from jobs import lineage, validate_sources
+from jobs import event_log, lineage, validate_sources
 from jobs.context import Context
 from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.ledger import record_stage
@@ -190,15 +190,20 @@ def test_a_server_receives_what_a_stage_did(ready: Context, monkeypatch: pytest.
     assert output["outputFacets"]["outputStatistics"]["rowCount"] == 3
 
 
-def test_a_server_that_is_down_loses_no_row_of_the_ledger(ready: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The stage is done, the ledger says so, and one line on standard error says what was not delivered."""
+def test_a_server_that_is_down_loses_no_row_of_the_ledger(
+    ready: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both stages are done, the ledger says so; the log and standard error say once what was not delivered."""
     monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{closed_port()}")
-    for stage in ("encode_users", "audit_tokens"):
-        with record_stage(ready, stage, DAY) as record:
-            record.rows["user_tokens"] = 3
-    lineage._reporter.cache_clear()
+    log = tmp_path / "events.jsonl"
+    with event_log.written_to(str(log)), lineage.reported():
+        for stage in ("encode_users", "audit_tokens"):
+            with record_stage(ready, stage, DAY) as record:
+                record.rows["user_tokens"] = 3
     assert {(row.stage, row.status) for row in ready.lake.read("runs").collect()} == {("encode_users", "done"), ("audit_tokens", "done")}
     assert capsys.readouterr().err.count("was not delivered") == 1
+    events = [line["event"] for line in parsed(log)]
+    assert sorted(events) == ["message", "stage_done", "stage_done", "stage_started", "stage_started"]
 
 
 def test_the_client_s_file_is_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
