@@ -59,11 +59,16 @@ class Reporter:
     def emit(self, event: "event_v2.RunEvent") -> None:
         if self.lost:
             return
+        retries = logging.getLogger("urllib3.connectionpool")  # it warns at each try; ours is one warning
+        level = retries.level
+        retries.setLevel(logging.ERROR)
         try:
             self.client.emit(event)
         except Exception as error:  # any of any transport
             self.lost = True
             LOG.warning("lineage: an event was not delivered (%s); no more are sent by this command, its work goes on", type(error).__name__)
+        finally:
+            retries.setLevel(level)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def test_a_server_that_is_down_costs_one_warning(monkeypatch: pytest.MonkeyPatch
             with lineage.reported():
                 lineage.start(RUN)
                 lineage.end(RUN, read={}, written={"runs": 1}, rows={}, error=None, seconds=1.0)
-    warnings = [record.getMessage() for record in caplog.records if record.name == "u2qt"]
+    warnings = [record.getMessage() for record in caplog.records]  # of the client's own libraries too
     assert len(warnings) == 2
     assert "not delivered (ConnectionError)" in warnings[0]
     assert dict(os.environ) == before
