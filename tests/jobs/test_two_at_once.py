@@ -1,5 +1,6 @@
-"""Two real processes on one lakehouse: one day is worked once, two days side by side, an exclusive command waits for both."""
+"""Two real processes on one lakehouse: one day is worked once, two days side by side; where no lock holds, a publish that is too late fails whole."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from benchmarks import kill_lake
 from benchmarks.kill_lake import FIRST, SECOND, THIRD, Prepared
 from benchmarks.kill_victim import FAST_START
 
+WITHOUT_LOCKS = Path(__file__).with_name("without_locks.py")
 U2QT = str(Path(sys.executable).with_name("u2qt"))
 CONF = [part for key, value in FAST_START.items() for part in ("--conf", f"{key}={value}")]
 
@@ -29,11 +31,16 @@ def lake(prepared: dict[str, Prepared], tmp_path: Path) -> Path:
     return tmp_path / "lake"
 
 
-def together(prepared: Prepared, lake: Path, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
-    """Exit code and output of each, all begun before any ended."""
+def together(prepared: Prepared, lake: Path, commands: Sequence[Sequence[str]], program: Sequence[str] = (U2QT,)) -> list[tuple[int, str]]:
+    """Exit code and output of each, all begun before any ended. `{}` in `program` is the process's number."""
     where = ["--root", str(lake), "--input", str(prepared.raw), "--catalog", str(prepared.catalog), "--master", "local[1]", *CONF]
     running = [
-        subprocess.Popen([U2QT, *command, *where, "--run-id", f"run-{number}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [*(part.format(number) for part in program), *command, *where, "--run-id", f"run-{number}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for number, command in enumerate(commands)
     ]
     return [(process.wait(400), process.stdout.read() if process.stdout else "") for process in running]
@@ -66,3 +73,21 @@ def test_two_days_side_by_side_both_succeed(prepared: dict[str, Prepared], lake:
     assert statuses(lake) == {"run-0": {"done"}, "run-1": {"done"}}
     assert kill_lake.digests(lake) == prepared["day"].after
     assert str(SECOND) in kill_lake.whole_days(lake)
+
+
+def test_where_no_lock_holds_one_of_two_publishes_fails_whole(prepared: dict[str, Prepared], lake: Path, tmp_path: Path) -> None:
+    """As on an object store: both are writing when the first commits. The other ends with exit 30; no row of it is to be seen."""
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    before = kill_lake.digests(lake)
+    publish = ["publish", "--ds", str(SECOND), "--force"]
+    ended = together(prepared["day"], lake, [publish, publish], (sys.executable, str(WITHOUT_LOCKS), str(meeting), "{}"))
+    assert sorted(code for code, _ in ended) == [0, 30], ended
+    winner, (_, said) = ("run-0", ended[1]) if ended[0][0] == 0 else ("run-1", ended[0])
+    assert re.search(
+        r"table user_tokens: (another process committed to the same days meanwhile|the . versions since its write began hold this run's commit 0 times)", said
+    ), said
+    assert kill_lake.digests(lake) == before
+    assert {row["run_id"] for row in kill_lake.rows_of(lake / "user_tokens") if row["ds"] == str(SECOND)} == {winner}
+    assert statuses(lake)[winner] == {"done"}
+    assert statuses(lake)["run-0" if winner == "run-1" else "run-1"] == {"refused"}
