@@ -21,7 +21,7 @@ from jobs import DAILY_STAGES
 
 LONGEST = 300.0  # seconds that a task may take on a busy machine
 LINGER = 30.0  # seconds after which a process of a killed run counts as left over
-POLL = 0.005  # seconds
+POLL = 0.03  # seconds: a look costs some milliseconds, and the machine has other work
 FRESH = 2.0  # times as long as in the warm session that prepared the task
 LAST_SHARE = 0.8  # of the time to the next commit: later kills would often miss it
 AIMED_AT = {"gap": ("user_tokens", 0), "published": ("user_tokens", 1), "encoding": ("staged_user_tokens", 0)}  # before the commit of, or the one after it

@@ -1,11 +1,12 @@
 """Simulated lakehouses to measure on: two days of N users, the first trained on, the second left for the measurement."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,14 @@ def run(*arguments: str) -> None:
     done = subprocess.run([U2QT, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"u2qt {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+
+
+def run_together(*commands: Sequence[str]) -> None:
+    """`u2qt` commands one after the other in one process, quietly: they share the start of the JVM and of Python."""
+    calls = "import json, sys; from jobs.cli import call; sys.exit(next((code for c in json.loads(sys.argv[1]) if (code := call(c))), 0))"
+    done = subprocess.run([sys.executable, "-c", calls, json.dumps(commands)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"u2qt {' / '.join(' '.join(c) for c in commands)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
 @contextmanager

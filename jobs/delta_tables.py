@@ -166,8 +166,9 @@ class Lakehouse:
                     f"table {table}: another process committed to the same days meanwhile ({conflict}); nothing of this write stands; run it again"
                 ) from None
             after = self.version(table)
-            entries = entries_of_files(Path(path), before, after) if self.is_local else entries_of_history(self.spark, path, before, after)
-            require_once(table, entries, mark)
+            if after > before:  # no rows to append make no version
+                entries = entries_of_files(Path(path), before, after) if self.is_local else entries_of_history(self.spark, path, before, after)
+                require_once(table, entries, mark)
             return after
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:

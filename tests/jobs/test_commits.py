@@ -77,6 +77,11 @@ def test_a_write_looks_for_its_commit(ready: Context, monkeypatch: pytest.Monkey
         ready.lake.append("deliveries", counts_of(ready, FIRST), {})
 
 
+def test_an_append_without_rows_makes_no_commit_to_look_for(ready: Context) -> None:
+    """A day without quarantined rows."""
+    assert ready.lake.append("deliveries", counts_of(ready, FIRST).limit(0), {}) == 0
+
+
 def test_own_commits_are_found_among_those_of_others(ready: Context) -> None:
     """By files and by history alike, also where others committed after this run had looked."""
     for _ in range(4):
