@@ -6,7 +6,6 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
 from pyspark.sql import SparkSession
 
 from benchmarks import kill_lake
@@ -25,19 +24,9 @@ COMMITS = (
 )
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kills")
-
-
-@pytest.fixture(scope="module")
-def prepared(spark: SparkSession, work: Path) -> dict[str, Prepared]:
-    return kill_lake.prepare(spark, work)
-
-
-def test_a_dozen_kills_leave_no_trace(spark: SparkSession, prepared: dict[str, Prepared], work: Path) -> None:
+def test_a_dozen_kills_leave_no_trace(spark: SparkSession, tasks: dict[str, Prepared], tmp_path: Path) -> None:
     """Every target, both tasks, and the gaps around a publish; `python -m benchmarks.kill_day` has the long run."""
-    played = list(rounds(spark, prepared, work, range(len(PLANS)), seed=7))
+    played = list(rounds(spark, tasks, tmp_path, range(len(PLANS)), seed=7))
     said = summary([asdict(found) for found in played])
     assert [found.wrong for found in played] == [[] for _ in PLANS], said
     assert len(played) == 12
@@ -61,9 +50,9 @@ def test_moments_are_drawn_evenly_over_stages_and_aimed_where_they_should_be() -
     assert gap.delay(elapsed=1.0) == gap.seconds
 
 
-def test_the_check_sees_a_lost_row_a_missing_file_and_a_half_day(prepared: dict[str, Prepared]) -> None:
+def test_the_check_sees_a_lost_row_a_missing_file_and_a_half_day(tasks: dict[str, Prepared]) -> None:
     """A state before the task is not the state after it; a look at neither is counted."""
-    task, found = prepared["day"], Round(number=0, target="driver", task="day", where="any")
+    task, found = tasks["day"], Round(number=0, target="driver", task="day", where="any")
     before = kill_lake.whole_days(task.template)
     half = {"2024-01-01": before["2024-01-01"]}
     check(found, task, task.template, {json_of(before): 2, json_of(half): 1})
@@ -78,10 +67,10 @@ def json_of(state: dict[str, str]) -> str:
     return json.dumps(state, sort_keys=True)
 
 
-def test_files_that_no_version_knows_are_strays_until_a_vacuum(spark: SparkSession, prepared: dict[str, Prepared], tmp_path: Path) -> None:
+def test_files_that_no_version_knows_are_strays_until_a_vacuum(spark: SparkSession, tasks: dict[str, Prepared], tmp_path: Path) -> None:
     """An uncommitted data file, an unfinished log entry, a lease; nothing of an undisturbed lakehouse is one."""
     root, found = tmp_path / "lake", Round(number=0, target="driver", task="day", where="any")
-    shutil.copytree(prepared["day"].template, root)
+    shutil.copytree(tasks["day"].template, root)
     assert kill_lake.strays(root) == []
     data = ["user_tokens/ds=2024-01-01/.part-x.snappy.parquet.crc", "user_tokens/ds=2024-01-01/part-x.snappy.parquet"]
     planted = ["_u2qt/leases/x.json", *data, "user_tokens/_delta_log/.1.json.x.tmp"]
