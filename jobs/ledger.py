@@ -99,7 +99,18 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
         raise
     record.seconds = time.perf_counter() - clock
     if record.status in ("refused", "failed") or not only_errors:
+        _append_or_say_why(context, record, started)
+
+
+def _append_or_say_why(context: Context, record: StageRecord, started: datetime) -> None:
+    """A stage without its row is not done: the machine's lack is named here, and a repetition does the work again."""
+    try:
         _append(context, record, started)
+    except Exception as error:
+        fault = infrastructure_of(error, lambda: _room(context))
+        if fault is not None:
+            raise fault from error
+        raise
 
 
 def _note_error(context: Context, record: StageRecord, error: BaseException, version: str | None) -> None:
