@@ -3,48 +3,51 @@
     python -m benchmarks.kill_day --rounds 200 --out /tmp/kills.jsonl
 
 A round copies a prepared lakehouse, starts a task (a new day, or a repair that supersedes rows), kills one of its processes and
-works again in another process; a warm reader looks at `user_tokens` all the while. Then every table must be as after an
-undisturbed run, every look must have seen whole days, no process and no stray file may be left. One JSON line a round; called
-again, it goes on from what the file has. A third of the kills is aimed at the gap between superseding and publishing.
+works again in another process, while a warm reader looks at `user_tokens`. Then every table must be as after an undisturbed run,
+every look must have seen whole days, no process and no stray file may be left but uncommitted ones, and those must go with a
+vacuum. A dead driver's JVM is not waited for: that is the lease's part. One JSON line a round; called again, it goes on.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
-from benchmarks import kill_lake
+from benchmarks import kill_lake, kill_strike
 from benchmarks.kill_lake import Prepared
+from benchmarks.kill_strike import LONGEST, Plan, Victim, moment, stage_of, started, strike
 from benchmarks.kill_victim import FAST_START
-from benchmarks.lakes import descendants
 from jobs import leases
 from jobs.session import build_session
 
-PLANS = (  # target, task, where: "any" moment, or the gap between two commits of a repair
-    *(("driver", task, "any") for task in ("day", "repair")),
-    *(("jvm", task, "any") for task in ("day", "repair")),
-    *(("worker", task, "any") for task in ("day", "repair")),
-    *(("executor", task, "any") for task in ("day", "repair")),
-    ("driver", "repair", "gap"),
-    ("jvm", "repair", "gap"),
-    ("driver", "repair", "published"),
-    ("jvm", "day", "published"),
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLANS = (
+    Plan(target="driver", task="day", where="any"),
+    Plan(target="jvm", task="repair", where="any"),
+    Plan(target="worker", task="repair", where="encoding"),
+    Plan(target="executor", task="day", where="any"),
+    Plan(target="driver", task="repair", where="gap"),
+    Plan(target="jvm", task="day", where="published"),
+    Plan(target="driver", task="repair", where="any"),
+    Plan(target="jvm", task="day", where="any"),
+    Plan(target="worker", task="day", where="encoding"),
+    Plan(target="executor", task="repair", where="any"),
+    Plan(target="jvm", task="repair", where="gap"),
+    Plan(target="driver", task="repair", where="published"),
 )
-AIMED_AT = {"gap": "user_tokens_superseded", "published": "user_tokens"}  # kill when this table has a new commit
-UNDISTURBED = 20.0  # seconds over which moments are drawn: about a task of a fresh process on 2 busy cores
-LONGEST = 180.0  # seconds that a task may take on a busy machine
-LINGER = 30.0  # seconds after which a process of a killed run counts as left over
+DATA = (".parquet", ".parquet.crc")
+UNCOMMITTED = (*DATA, ".tmp", ".tmp.crc")  # unfinished log entries, which a later write of the table clears
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,13 +58,17 @@ class Round:
     target: str
     task: str
     where: str
-    moment: float = 0.0  # seconds after the word to go
-    stage: str = ""  # that had begun last, by the ledger's rows
+    code: str = ""  # the commit that it ran on
+    commits: int = 0  # of the task's, before the kill was due
+    moment: float = 0.0  # seconds after the word to go; 0 is a task that ended before
+    stage: str = ""  # in which it was killed, by the ledger's rows
     survived: bool = False  # the run went on to its end: Spark tried the task again, or the kill came too late
     seconds_again: float = 0.0
     queries: int = 0
     inconsistent: int = 0
-    strays: int = 0  # uncommitted files that only a vacuum removes
+    lost: int = 0  # rows
+    doubled: int = 0
+    strays: int = 0  # uncommitted files, which a vacuum then removed
     wrong: list[str] = field(default_factory=list)
 
 
@@ -91,78 +98,54 @@ class Reader:
         self.process.stdin.flush()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Victim:
-    """A process that has its session, or is making it, and waits for the word to go."""
-
-    number: int
-    plan: tuple[str, str, str]
-    root: Path
-    process: "subprocess.Popen[str]"
-
-    def wait_until_ready(self) -> None:
-        if self.said() != "ready\n":
-            raise RuntimeError(f"{' '.join(map(str, self.process.args))} did not start; run it by hand to see why")  # type: ignore[arg-type]
-
-    def go(self) -> None:
-        assert self.process.stdin is not None, "it was asked for"
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-
-    def said(self) -> str:
-        assert self.process.stdout is not None, "it was asked for"
-        return self.process.stdout.readline()
-
-    def end(self) -> None:
-        for pid in (self.process.pid, *_session(self.process.pid)):
-            _kill(pid)
-        self.process.wait()
-
-
-def started(prepared: dict[str, Prepared], folder: Path, number: int) -> Victim:
-    """Of a round to come: its session takes longer than its work, so it is made while the round before is checked."""
-    target, task, _ = plan = PLANS[number % len(PLANS)]
-    of, root = prepared[task], folder / f"round-{number}"
-    shutil.copytree(of.template, root)
-    master = "local-cluster[1,1,1024]" if target == "executor" else "local[2]"
-    arguments = [root, of.raw, of.catalog, of.days.first, of.cutoff.isoformat() if of.cutoff else "-", f"killed-{number}", master]
-    command = [sys.executable, "-m", "benchmarks.kill_victim", *map(str, arguments)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
-    return Victim(number=number, plan=plan, root=root, process=process)
-
-
 def rounds(spark: SparkSession, prepared: dict[str, Prepared], folder: Path, numbers: range, seed: int) -> Iterator[Round]:
     """One after the other; a round's folder is gone afterwards unless something was wrong."""
     reader, numbers_left = Reader(), iter(numbers)
-    victim = started(prepared, folder, next(numbers_left)) if numbers else None
+    victim = _next(prepared, folder, next(numbers_left, None))
+    following: Victim | None = None
     try:
         while victim is not None:
-            draw = random.Random(f"{seed}:{victim.number}")  # noqa: S311
-            found = struck(victim, reader, draw)
-            following = next(numbers_left, None)
-            struck_one, victim = victim, started(prepared, folder, following) if following is not None else None
-            again(spark, prepared[found.task], struck_one.root, found)
-            _check(found, prepared[found.task], struck_one.root, reader.stop())
+            found = struck(victim, prepared[victim.plan.task], reader, random.Random(f"{seed}:{victim.number}"))  # noqa: S311
+            following = _next(prepared, folder, next(numbers_left, None))
+            again(spark, prepared[found.task], victim.root, found)
+            states = reader.stop()
+            if left := victim.left_over():
+                found.wrong.append(f"{len(left)} processes left {kill_strike.LINGER:.0f} s after the driver ended")
+            victim.end()
+            check(found, prepared[found.task], victim.root, states)
+            vacuum(spark, victim.root, found)
             if not found.wrong:
-                shutil.rmtree(struck_one.root)
+                shutil.rmtree(victim.root)
+            victim, following = following, None
             yield found
     finally:
         reader.close()
-        if victim is not None:
-            victim.end()
+        for unfinished in (victim, following):
+            if unfinished is not None:
+                unfinished.end()
 
 
-def struck(victim: Victim, reader: Reader, draw: random.Random) -> Round:
-    """The victim told to go, killed, and gone."""
-    target, task, where = victim.plan
-    found = Round(number=victim.number, target=target, task=task, where=where)
+def _next(prepared: dict[str, Prepared], folder: Path, number: int | None) -> Victim | None:
+    if number is None:
+        return None
+    plan = PLANS[number % len(PLANS)]
+    return started(prepared[plan.task], plan, folder, number)
+
+
+def struck(victim: Victim, prepared: Prepared, reader: Reader, draw: random.Random) -> Round:
+    """The victim told to go and killed; its driver has ended."""
+    found = Round(number=victim.number, **asdict(victim.plan))
+    at = moment(prepared.commits, victim.plan.where, draw)
     victim.wait_until_ready()
     reader.look_at(victim.root)
+    found.commits, found.moment = at.commits, strike(victim, at, draw)
+    found.stage = stage_of(victim.root, f"killed-{victim.number}")
     try:
-        _strike(victim, found, draw)
-        _ends(victim.process, found)
-    finally:
+        victim.process.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        found.wrong.append(f"the driver still runs {LONGEST:.0f} s after the kill of its {found.target}")
         victim.end()
+    found.survived = victim.survived()
     return found
 
 
@@ -175,98 +158,57 @@ def again(spark: SparkSession, prepared: Prepared, root: Path, found: Round) -> 
     found.seconds_again = time.perf_counter() - begun
 
 
-def _strike(victim: Victim, found: Round, draw: random.Random) -> None:
-    """Waits for the moment, then kills. A worker may have to appear first, a commit to be seen."""
-    family = dict(descendants(victim.process.pid))
-    log = victim.root / AIMED_AT.get(found.where, "runs") / "_delta_log"
-    commits = len(list(log.glob("*.json")))
-    wait = draw.uniform(0, UNDISTURBED) if found.where == "any" else 0.0
-    victim.go()
-    begun = time.perf_counter()
-    while victim.process.poll() is None and (elapsed := time.perf_counter() - begun) < LONGEST:
-        if elapsed >= wait and (found.where == "any" or len(list(log.glob("*.json"))) > commits):
-            pids = _pids(victim.process.pid, found.target, family)
-            if pids:
-                _kill(draw.choice(pids))
-                found.moment, found.stage = elapsed, _last_stage(victim.root)
-                return
-        time.sleep(0.002 if found.where != "any" else 0.01)
-
-
-def _pids(driver: int, target: str, family: dict[int, str]) -> list[int]:
-    """Processes of the driver that are such a target now."""
-    if target == "driver":
-        return [driver]
-    if target in ("jvm", "executor"):
-        word = "CoarseGrainedExecutorBackend" if target == "executor" else "SparkSubmit"
-        return [pid for pid, command in family.items() if word in command]
-    return [pid for pid, command in descendants(driver) if "pyspark.daemon" in command]
-
-
-def _last_stage(root: Path) -> str:
-    """The stage after the last one that the ledger has of the killed run."""
-    rows = [row for row in kill_lake.rows_of(root / "runs") if str(row["run_id"]).startswith("killed-")]
-    order = ("validate_sources", "build_user_features", "encode_users", "audit_tokens", "publish_tokens", "after the last stage")
-    done = [str(row["stage"]) for row in rows]
-    return next((stage for stage in order if stage not in done), order[-1])
-
-
-def _ends(process: "subprocess.Popen[str]", found: Round) -> None:
-    """The killed run's processes end by themselves; what it said tells whether it came to its end."""
-    try:
-        process.wait(LONGEST)
-    except subprocess.TimeoutExpired:
-        found.wrong.append(f"the driver still runs {LONGEST:.0f} s after the kill of its {found.target}")
-        return
-    assert process.stdout is not None, "it was asked for"
-    found.survived = process.stdout.read().endswith("done\n")
-    deadline = time.monotonic() + LINGER
-    while (left := _session(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if left:
-        found.wrong.append(f"{len(left)} processes left {LINGER:.0f} s after the driver ended")
-        for pid in left:
-            _kill(pid)
-
-
-def _session(leader: int) -> list[int]:
-    """Processes of the session that the victim led; zombies don't count."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            except OSError:
-                continue  # ended while we looked
-            if int(session) == leader and state != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def _check(found: Round, prepared: Prepared, root: Path, states: dict[str, int]) -> None:
+def check(found: Round, prepared: Prepared, root: Path, states: Mapping[str, int]) -> None:
+    """Compares with the undisturbed run; a state that a reader saw is one before the task or after it."""
     after = kill_lake.digests(root)
-    found.wrong += [f"{table}: {after[table]}, undisturbed {prepared.after[table]}" for table in after if after[table] != prepared.after[table]]
+    for table in after:
+        if after[table] != prepared.after[table]:
+            found.wrong.append(f"{table}: {after[table]}, undisturbed {prepared.after[table]}")
+            rows, expected = (int(digest.partition(":")[0]) for digest in (after[table], prepared.after[table]))
+            found.lost, found.doubled = found.lost + max(0, expected - rows), found.doubled + max(0, rows - expected)
     found.wrong += [f"active file is not there: {url}" for url in kill_lake.unreadable_files(root)]
-    whole = _whole_states(prepared, root)
+    whole = [kill_lake.whole_days(prepared.template), kill_lake.whole_days(root)]
     found.queries = sum(states.values())
     found.inconsistent = sum(times for state, times in states.items() if json.loads(state) not in whole)
     if found.inconsistent:
         found.wrong.append(f"{found.inconsistent} of {found.queries} looks saw something between the days' states")
     left = kill_lake.strays(root)
-    found.strays = sum(path.endswith((".parquet", ".tmp")) for path in left)
-    found.wrong += [f"left over: {path}" for path in left if not path.endswith((".parquet", ".tmp"))]
+    found.strays = sum(path.endswith(UNCOMMITTED) for path in left)
+    found.wrong += [f"left over: {path}" for path in left if not path.endswith(UNCOMMITTED)]
 
 
-def _whole_states(prepared: Prepared, root: Path) -> list[dict[str, str]]:
-    """What user_tokens may look like: before the task, or after it."""
-    return [kill_lake.whole_days(prepared.template), kill_lake.whole_days(root)]
+def vacuum(spark: SparkSession, root: Path, found: Round) -> None:
+    """Uncommitted files are gone after it, and every active one is still there."""
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    for table in sorted({path.partition("/")[0] for path in kill_lake.strays(root) if path.endswith(DATA)}):
+        DeltaTable.forPath(spark, str(root / table)).vacuum(0)
+    found.wrong += [f"left over by a vacuum: {path}" for path in kill_lake.strays(root) if path.endswith(DATA)]
+    found.wrong += [f"active file is gone after a vacuum: {url}" for url in kill_lake.unreadable_files(root)]
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def summary(rounds: list[dict[str, Any]]) -> str:
+    """Counts as a text table."""
+    good = sum(not r["wrong"] for r in rounds)
+    lines = [
+        f"{len(rounds)} kills; run again, {good} ended with every table as undisturbed; rows lost {_sum(rounds, 'lost')}, doubled {_sum(rounds, 'doubled')}"
+    ]
+    stages = ("validate_sources", "build_user_features", "encode_users", "audit_tokens", "publish_tokens", "after the last stage")
+    lines.append(f"{'killed in':24}" + "".join(f"{target:>10}" for target in ("driver", "jvm", "executor", "worker")))
+    for stage in stages:
+        hit = Counter(r["target"] for r in rounds if r["stage"] == stage and r["moment"] > 0)
+        lines.append(f"{stage:24}" + "".join(f"{hit[target]:>10}" for target in ("driver", "jvm", "executor", "worker")))
+    lines.append(f"not struck: {sum(r['moment'] == 0 for r in rounds)}; runs that went on to their end: {sum(r['survived'] for r in rounds)}")
+    lines.append(
+        f"aimed between superseding and publishing: {sum(r['where'] == 'gap' for r in rounds)}, after it: {sum(r['where'] == 'published' for r in rounds)}"
+    )
+    lines.append(f"reader's looks: {_sum(rounds, 'queries'):,}, inconsistent {_sum(rounds, 'inconsistent')}")
+    lines.append(f"uncommitted files left: {_sum(rounds, 'strays')}, all removed by a vacuum unless said otherwise below")
+    lines.append(f"code: {', '.join(sorted({r['code'] for r in rounds}))}")
+    return "\n".join([*lines, *(f"round {r['number']}: {fault}" for r in rounds for fault in r["wrong"])]) + "\n"
+
+
+def _sum(rounds: list[dict[str, Any]], name: str) -> int:
+    return sum(int(r[name]) for r in rounds)
 
 
 def main() -> None:
@@ -277,33 +219,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("/tmp/u2qt-kills.jsonl"))
     arguments = parser.parse_args()
     known = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    shutil.rmtree(arguments.work, ignore_errors=True)
-    spark = build_session("local[1]", FAST_START)
-    try:
-        prepared = kill_lake.prepare(spark, arguments.work)
-        for played in rounds(spark, prepared, arguments.work, range(len(known), arguments.rounds), arguments.seed):
-            line = json.dumps(asdict(played))
-            with arguments.out.open("a") as out:
-                out.write(line + "\n")
-            known.append(json.loads(line))
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-    finally:
-        spark.stop()
+    code = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+    if len(known) < arguments.rounds:
+        shutil.rmtree(arguments.work, ignore_errors=True)
+        spark = build_session("local[1]", FAST_START)
+        try:
+            prepared = kill_lake.prepare(spark, arguments.work)
+            for played in rounds(spark, prepared, arguments.work, range(len(known), arguments.rounds), arguments.seed):
+                played.code = code
+                known.append(asdict(played))
+                with arguments.out.open("a") as out:
+                    out.write(json.dumps(known[-1]) + "\n")
+        finally:
+            spark.stop()
     sys.stdout.write(summary(known))
-
-
-def summary(rounds: list[dict[str, object]]) -> str:
-    """Counts as a text table."""
-    lines = [f"{len(rounds)} kills, {sum(not r['wrong'] for r in rounds)} after which everything was as undisturbed"]
-    targets, stages = Counter(str(r["target"]) for r in rounds), Counter(str(r["stage"]) for r in rounds)
-    lines.append("killed: " + ", ".join(f"{name} {count}" for name, count in targets.most_common()))
-    lines.append("in or before: " + ", ".join(f"{name} {count}" for name, count in stages.most_common()))
-    lines.append(f"between superseding and publishing: {sum(r['where'] == 'gap' for r in rounds)}")
-    lines.append(f"runs that went on to their end: {sum(bool(r['survived']) for r in rounds)}")
-    lines.append(f"reader's looks: {sum(int(str(r['queries'])) for r in rounds):,}, inconsistent {sum(int(str(r['inconsistent'])) for r in rounds)}")
-    lines.append(f"uncommitted files, for a vacuum to remove: {sum(int(str(r['strays'])) for r in rounds)}")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

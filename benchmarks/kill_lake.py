@@ -7,6 +7,7 @@ read without Spark, by deltalake: another reader than the writer.
 
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -46,6 +47,15 @@ Digests = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """One of an undisturbed task."""
+
+    table: str
+    stage: int  # which stage of the day made it, counted by the ledger's rows
+    seconds: float  # since the commit before it, or since the task began
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """Where a task's folder is copied from, and every table before and after the task."""
 
@@ -56,6 +66,7 @@ class Prepared:
     cutoff: datetime | None
     before: Digests
     after: Digests
+    commits: tuple[Commit, ...]
 
 
 def context_of(spark: SparkSession, root: Path, raw: Path, catalog: Path, run_id: str) -> Context:
@@ -91,14 +102,35 @@ def prepare(spark: SparkSession, out: Path) -> dict[str, Prepared]:
 
 def _prepared(spark: SparkSession, out: Path, raw: Path, catalog: Path, template: str, days: Days, cutoff: datetime | None) -> Prepared:
     shutil.copytree(out / template, out / "undisturbed")
+    known, begun = set(_log_entries(out / "undisturbed")), time.time()
     work(context_of(spark, out / "undisturbed", raw, catalog, "undisturbed"), days, cutoff)
+    commits = _commits([path for path in _log_entries(out / "undisturbed") if path not in known], begun)
     before, after = digests(out / template), digests(out / "undisturbed")
     shutil.rmtree(out / "undisturbed")
     if before["user_tokens"] == after["user_tokens"]:
         raise RuntimeError(f"{template}: the task changes no published row, so a kill could do no harm")
     if cutoff is not None and before["user_tokens_superseded"] == after["user_tokens_superseded"]:
         raise RuntimeError(f"{template}: the repair supersedes no row, so there is no gap to aim at")
-    return Prepared(template=out / template, raw=raw, catalog=catalog, days=days, cutoff=cutoff, before=before, after=after)
+    return Prepared(template=out / template, raw=raw, catalog=catalog, days=days, cutoff=cutoff, before=before, after=after, commits=commits)
+
+
+def _log_entries(root: Path) -> list[Path]:
+    return list(root.glob("*/_delta_log/*.json"))
+
+
+def commit_count(root: Path) -> int:
+    """Of all tables, so that progress can be seen from outside."""
+    return len(_log_entries(root))
+
+
+def _commits(entries: list[Path], begun: float) -> tuple[Commit, ...]:
+    """In the order in which they were made."""
+    commits, stage = [], 0
+    for path in sorted(entries, key=lambda path: path.stat().st_mtime):
+        moment, table = path.stat().st_mtime, path.parent.parent.name
+        commits.append(Commit(table=table, stage=stage, seconds=max(0.0, moment - begun)))
+        begun, stage = moment, stage + (table == "runs")
+    return tuple(commits)
 
 
 def _catalog(folder: Path) -> Path:
@@ -171,6 +203,7 @@ def strays(root: Path) -> list[str]:
 def _unknown(log: Path) -> list[Path]:
     table = log.parent
     text = "".join(path.read_text(encoding="utf-8") for path in log.glob("*.json"))
-    data = [path for path in table.rglob("*.parquet") if log not in path.parents and path.name not in text]
+    written = [path for pattern in ("*.parquet", ".*.parquet.crc") for path in table.rglob(pattern) if log not in path.parents]
+    data = [path for path in written if path.name.removeprefix(".").removesuffix(".crc") not in text]
     temporary = [path for path in table.rglob("*") if path.is_dir() and path.name.startswith("_temporary")]
-    return [*data, *temporary, *(path for path in log.iterdir() if path.name.endswith(".tmp"))]
+    return [*data, *temporary, *(path for path in log.iterdir() if ".tmp" in path.suffixes)]

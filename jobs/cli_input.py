@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli_options import Conf, Master, checked_place, console, say, settings, with_spark
+from jobs.cli_options import Conf, Master, checked_place, console, logged, say, settings, with_spark
 from schemas import keys
 from schemas.catalog import Catalog
 
@@ -19,6 +19,7 @@ app.add_typer(import_app, name="import")
 
 
 @app.command()
+@logged
 def doctor(
     root: Annotated[str | None, typer.Option("--root", envvar="U2QT_ROOT", help="Lakehouse: may several drivers commit to it at once?")] = None,
     conf: Conf = None,
@@ -33,6 +34,7 @@ def doctor(
 
 
 @app.command()
+@logged
 def simulate(
     users: Annotated[int, typer.Option(help="Number of users.")] = 5000,
     days: Annotated[int, typer.Option(help="Days of behaviour.")] = 7,
@@ -58,6 +60,7 @@ def simulate(
 
 
 @catalog_app.command("check")
+@logged
 def catalog_check(folder: Annotated[Path, typer.Argument(help="Catalog folder.")]) -> None:
     """Says what is wrong with a catalog: file, field, found, expected."""
     from jobs.show_catalog import checked
@@ -68,6 +71,7 @@ def catalog_check(folder: Annotated[Path, typer.Argument(help="Catalog folder.")
 
 
 @catalog_app.command("show")
+@logged
 def catalog_show(folder: Annotated[Path | None, typer.Argument(help="Catalog folder [default: the packaged six].")] = None) -> None:
     """Prints a catalog's sources and columns as tables."""
     from jobs.show_catalog import checked, render
@@ -85,6 +89,7 @@ def _keeps_the_second_word() -> None:
 
 
 @import_app.command("stackexchange")
+@logged
 def import_stackexchange(
     dump: Annotated[Path, typer.Argument(metavar="DUMP_DIR", help="Folder with the dump's XML files.")],
     out: Annotated[Path, typer.Option(help="New folder for the raw input; give it as --input.")] = Path("stackexchange/raw"),

@@ -16,7 +16,7 @@ from jobs.errors import BadInput
 from schemas import keys
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
-from schemas.passwords import has_password, without_secrets
+from schemas.passwords import has_password, secrets_in, without_secrets
 
 if TYPE_CHECKING:
     from jobs.context import Context
@@ -28,6 +28,7 @@ Master = Annotated[str | None, typer.Option("--master", help="Spark master [defa
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="Any Spark setting, key=value; repeatable.")]
 ForgetKey = Annotated[str | None, typer.Option("--key-file", envvar="U2QT_FORGET_KEY", help="File with the key of forgotten ids, once somebody was forgotten.")]
 RunId = Annotated[str | None, typer.Option("--run-id", help="Name of this run in the ledger [default: made up].")]
+Log = Annotated[str | None, typer.Option("--log", envvar="U2QT_LOG", help="File to append events to, a JSON line each; - is standard error.")]
 Ds = Annotated[str | None, typer.Option("--ds", help="Day, YYYY-MM-DD.")]
 From = Annotated[str | None, typer.Option("--from", help="First day of a range.")]
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
@@ -47,7 +48,7 @@ HEADLINE = (
     "user_tokens",
     "superseded",
 )
-PLACES = {"root", "input", "catalog", "labels", "out", "checkpoints", "checkpoint", "tokenizer", "base", "job", "text_model"}  # options
+PLACES = {"root", "input", "catalog", "labels", "out", "checkpoints", "checkpoint", "tokenizer", "base", "job", "text_model", "log"}  # options
 PLACES |= {"users", "certificate", "reports", "key_file"}
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has them
 LONGEST_RANGE = 3660  # days: each has its lock and its rows in the ledger
@@ -124,21 +125,23 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
         key_file: str | None,
         **kwargs: Any,
     ) -> Any:
-        from jobs import leases
+        from jobs import event_log, leases, lineage
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
         from jobs.session import build_session
 
         _checked_places({"root": root, "input": input, "catalog": catalog, "key_file": key_file, **kwargs})
-        declared = load_catalog(catalog)
+        purpose = _purpose(function)
         name = keys.version(run_id) if run_id else f"run-{uuid.uuid4().hex[:12]}"
-        spark = build_session(master, settings(conf))
-        try:
-            lake = Lakehouse(spark, root)
-            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
-                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name, forget_key=key_file), *args, **kwargs)
-        finally:
-            spark.stop()
+        with event_log.written_to(kwargs.pop("log")), event_log.command(purpose, name, secrets_in(conf or [])), lineage.reported():
+            declared = load_catalog(catalog)
+            spark = build_session(master, settings(conf))
+            try:
+                lake = Lakehouse(spark, root)
+                with leases.held(lake, purpose, name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
+                    return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name, forget_key=key_file), *args, **kwargs)
+            finally:
+                spark.stop()
 
     common = {
         "root": (Root, "./lakehouse"),
@@ -148,10 +151,34 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
         "conf": (Conf, None),
         "run_id": (RunId, None),
         "key_file": (ForgetKey, None),
+        "log": (Log, None),
     }
-    own = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
-    extra = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in common.items()]
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    return _with_options(command, function, common)
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--log` to a command that is no run of the lakehouse: it has no run id, its start and end are logged all the same."""
+
+    @functools.wraps(function)
+    def command(*, log: str | None, **kwargs: Any) -> Any:
+        from jobs import event_log
+
+        _checked_places({"log": log, **kwargs})
+        with event_log.written_to(log), event_log.command(_purpose(function), None, secrets_in(kwargs.get("conf") or [])):
+            return function(**kwargs)
+
+    return _with_options(command, function, {"log": (Log, None)})
+
+
+def _purpose(function: Callable[..., Any]) -> str:
+    """The command's words: `run day`, `quarantine show`."""
+    return function.__name__.replace("_", " ")
+
+
+def _with_options(command: Callable[..., Any], function: Callable[..., Any], options: dict[str, tuple[Any, Any]]) -> Callable[..., Any]:
+    """`command` with the options of `function` and these, as typer reads them."""
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(function).parameters.values() if p.name != "context"]
+    extra = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in options.items()]
     command.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
     return command
 

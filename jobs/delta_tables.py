@@ -6,7 +6,6 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
+from jobs.commits import clear_unfinished, conflict_of, entries_of_files, entries_of_history, require_once
 from jobs.errors import BadInput, CommitConflict, Infrastructure
 from schemas import keys
 from schemas.keys import Days
@@ -35,7 +35,6 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
 ADD_COLUMNS = "expected it in this release; run `u2qt init`, which adds the columns that an earlier lakehouse lacks"
-CONFLICT = re.compile(r"io\.delta\.exceptions\.((?:Concurrent|MetadataChanged|ProtocolChanged)\w+)")
 FORBIDDEN_IN_ROOT = ("#", "`", "\0", "..")
 
 
@@ -164,6 +163,8 @@ class Lakehouse:
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
         mark = uuid.uuid4().hex  # tells this commit from every other, those of the same run included
         with self.commit_lock():
+            if self.is_local:
+                clear_unfinished(Path(path))
             before = self.version(table)
             try:
                 writer.option("userMetadata", json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)).save(path)
@@ -175,30 +176,10 @@ class Lakehouse:
                     f"table {table}: another process committed to the same days meanwhile ({conflict}); nothing of this write stands; run it again"
                 ) from None
             after = self.version(table)
-            self._require_commit(table, before, after, mark)
+            if after > before:  # no rows to append make no version
+                entries = entries_of_files(Path(path), before, after) if self.is_local else entries_of_history(self.spark, path, before, after)
+                require_once(table, entries, mark)
             return after
-
-    def _require_commit(self, table: str, before: int, after: int, mark: str) -> None:
-        """The commit stands in the log, once: two drivers on a store without a lock can both believe that one version is theirs.
-
-        Where no version was made at all, there was nothing to commit: no rows to append.
-        """
-        if after == before:
-            return
-        entries = self._log_entries(table, before, after)
-        found = sum(mark in entry for entry in entries)
-        if found != 1:
-            raise Infrastructure(
-                f"table {table}: its versions {before + 1} to {after} hold this run's commit {found} times, expected once: another driver wrote "
-                "over it; run it again, and let one driver at a time commit to this root (`u2qt doctor --root ROOT`)"
-            )
-
-    def _log_entries(self, table: str, before: int, after: int) -> list[str]:
-        if self.is_local:
-            log = Path(self.path(table), "_delta_log")
-            return [(log / f"{version:020d}.json").read_text(encoding="utf-8") for version in range(before + 1, after + 1)]
-        history = DeltaTable.forPath(self.spark, self.path(table)).history(max(1, after - before))
-        return [row["userMetadata"] or "" for row in history.select("userMetadata").collect()]
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
         """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""
@@ -255,14 +236,6 @@ class Lakehouse:
         for table in tables:
             if self.exists(table.name) and not self.spark.catalog.tableExists(table.name):
                 self.spark.catalog.createTable(table.name, path=self.path(table.name), source="delta")
-
-
-def conflict_of(error: Exception) -> str | None:
-    """Delta's name of the conflict that made a commit fail, or None; a write's error may come as Java's own."""
-    if isinstance(error, DeltaConcurrentModificationException):
-        return type(error).__name__
-    match = CONFLICT.search(str(error))
-    return match[1] if match else None
 
 
 def _unspaced(check: str) -> str:

@@ -23,14 +23,13 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from jobs import event_log, lineage
 from jobs.context import Context
 from jobs.day_states import DayState
-from jobs.errors import U2qtError
+from jobs.endings import is_expected, words_of
 from jobs.machine_faults import infrastructure_of
-from schemas.errors import SchemaError
 from schemas.keys import Days
-from schemas.passwords import SECRET_KEY, without_secrets
-from u2qt_model.errors import ModelError
+from schemas.passwords import SECRET_KEY
 
 LOG = logging.getLogger("u2qt")
 COUNTS = MapType(StringType(), LongType())
@@ -87,6 +86,10 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
     """
     record = StageRecord(stage=stage, days=days)
     started, clock = datetime.now(UTC), time.perf_counter()
+    told = lineage.StageRun(stage=stage, run_id=context.run_id, days=days, started=started, root=context.lake.root)
+    if not only_errors:
+        event_log.stage_started(stage, context.run_id, days, version)
+        lineage.start(told)
     try:
         yield record
     except BaseException as error:
@@ -94,18 +97,30 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
         _note_error(context, record, fault or error, version)
         record.seconds = time.perf_counter() - clock
         _append_if_possible(context, record, started)
+        _tell(context, record, told, version)
         if fault is not None:
             raise fault from error
         raise
     record.seconds = time.perf_counter() - clock
-    if record.status in ("refused", "failed") or not only_errors:
+    if not only_errors:
+        _append_or_say_why(context, record, started)
+        _tell(context, record, told, version)  # the ledger first: what is told as done is recorded
+
+
+def _append_or_say_why(context: Context, record: StageRecord, started: datetime) -> None:
+    """A stage without its row is not done: the machine's lack is named here, and a repetition does the work again."""
+    try:
         _append(context, record, started)
+    except Exception as error:
+        fault = infrastructure_of(error, lambda: _room(context))
+        if fault is not None:
+            raise fault from error
+        raise
 
 
 def _note_error(context: Context, record: StageRecord, error: BaseException, version: str | None) -> None:
-    expected = isinstance(error, U2qtError | SchemaError | ModelError)
-    record.status = "refused" if expected else "failed"
-    record.notes["error"] = without_secrets(str(error), _secrets(context)) if expected else type(error).__name__
+    record.status = "refused" if is_expected(error) else "failed"
+    record.notes["error"] = words_of(error, _secrets(context))
     record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in record.days or ()]
 
 
@@ -135,6 +150,23 @@ def _room(context: Context) -> dict[str, str]:
         usage = shutil.disk_usage(folder)
         found[f"{place} {folder}"] = f"{usage.free / 2**20:,.1f} of {usage.total / 2**20:,.1f} MiB free"
     return found
+
+
+def _tell(context: Context, record: StageRecord, told: lineage.StageRun, version: str | None) -> None:
+    """The stage's end, to the structured log and to a lineage server where there is one."""
+    versions = {state.tokenizer_version for state in record.states} - {None}
+    error = str(record.notes["error"]) if record.status in ("refused", "failed") else None
+    event_log.stage_ended(
+        record.stage,
+        context.run_id,
+        record.days,
+        version or (versions.pop() if len(versions) == 1 else None),
+        status=record.status,
+        rows=record.rows,
+        seconds=record.seconds,
+        error=error,
+    )
+    lineage.end(told, read=record.read, written=record.written, rows=record.rows, error=error, seconds=record.seconds)
 
 
 def _append(context: Context, record: StageRecord, started: datetime) -> None:

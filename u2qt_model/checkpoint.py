@@ -185,7 +185,7 @@ def _write(path: Path, content: bytes) -> None:
 def _json(path: Path, content: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: found no JSON ({error}), expected an object") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path}: found {type(parsed).__name__}, expected an object")

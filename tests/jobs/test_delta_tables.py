@@ -1,23 +1,14 @@
 """The lakehouse over real Delta tables."""
 
-import json
 import re
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from datetime import date
-from pathlib import Path
 
-import pandas as pd
 import pytest
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs import init_lakehouse
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse, Where
-from jobs.errors import BadInput, CommitConflict, Infrastructure
+from jobs.errors import BadInput
 from jobs.ledger import record_stage
 from schemas.errors import IdentifierError
 from schemas.keys import Days
@@ -92,47 +83,3 @@ def test_the_ledger_records_a_failure_and_lets_it_pass(ready: Context) -> None:
     row = ready.lake.read("runs").first()
     assert row is not None
     assert (row.status, row.rows, row.detail) == ("failed", {"read": 3}, '{"error": "ZeroDivisionError"}')
-
-
-def counts_of(context: Context, ds: date) -> DataFrame:
-    return context.spark.sql(COUNTS.format(source="bill", ds=ds, clean=3))
-
-
-def test_a_write_that_another_process_overtook_fails_whole(ready: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no lock holds, the later of two commits to one day says so, and only the other's rows are there; other days go on."""
-
-    def slowly(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        for frame in frames:
-            time.sleep(4)
-            yield frame
-
-    monkeypatch.setattr(Lakehouse, "commit_lock", lambda self: nullcontext())
-    day = Where(days=Days(FIRST, FIRST), day_column="delivered_ds")
-    slow = counts_of(ready, FIRST).mapInPandas(slowly, ready.lake.read("deliveries").schema)
-    with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(ready.lake.replace, "deliveries", slow.withColumn("run_id", F.lit("late")), day, {})
-        time.sleep(2)
-        ready.lake.replace("deliveries", counts_of(ready, FIRST), day, {})
-        with pytest.raises(CommitConflict, match=r"table deliveries: another process committed to the same days meanwhile .*nothing of this write stands"):
-            late.result()
-        late = pool.submit(ready.lake.replace, "deliveries", slow, day, {})
-        time.sleep(2)
-        ready.lake.replace("deliveries", counts_of(ready, SECOND), Where(days=Days(SECOND, SECOND), day_column="delivered_ds"), {})
-        assert late.result() == ready.lake.version("deliveries") == 3
-    assert {(row.run_id, row.delivered_ds) for row in ready.lake.read("deliveries").collect()} == {("r", FIRST), ("r", SECOND)}
-
-
-def test_a_run_that_does_not_find_its_own_commit_says_so(ready: Context) -> None:
-    """Two drivers both believed that a version was theirs: the log has one's entry."""
-    ready.lake.append("deliveries", counts_of(ready, FIRST), {})
-    mark = json.loads(json.loads(log_entry(ready, 1))["commitInfo"]["userMetadata"])["commit"]
-    ready.lake._require_commit("deliveries", 0, 1, mark)
-    with pytest.raises(Infrastructure, match=r"table deliveries: its versions 1 to 1 hold this run's commit 0 times.*u2qt doctor"):
-        ready.lake._require_commit("deliveries", 0, 1, "another mark")
-    ready.lake.is_local = False
-    with pytest.raises(Infrastructure, match="0 times"):
-        ready.lake._require_commit("deliveries", 0, 1, "another mark")
-
-
-def log_entry(context: Context, version: int) -> str:
-    return (Path(context.lake.path("deliveries")) / "_delta_log" / f"{version:020d}.json").read_text().splitlines()[0]
