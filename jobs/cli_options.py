@@ -3,7 +3,7 @@
 import functools
 import inspect
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +31,7 @@ To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
 Alone = Literal["no", "where possible", "always"]
+AloneFor = Callable[[Mapping[str, Any]], Alone]  # of the command's own options
 HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
 console = Console(highlight=False)
 
@@ -58,10 +59,11 @@ def settings(conf: list[str] | None) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable[..., Any]:
+def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") -> Callable[..., Any]:
     """Adds the options that every stage takes, opens the session, holds a lease, and passes the first argument `context`.
 
-    `alone`: whether the command has the lakehouse for itself; `where possible` is everywhere but on an object store.
+    `alone`: whether the command has the lakehouse for itself; `where possible` is everywhere but on an object store. A function
+    decides by the options that the command was given.
     """
 
     @functools.wraps(function)
@@ -76,7 +78,8 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
         spark = build_session(master, settings(conf))
         try:
             lake = Lakehouse(spark, root)
-            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
+            wish = alone(kwargs) if callable(alone) else alone
+            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=wish == "always" or (wish == "where possible" and lake.is_local)):
                 return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
         finally:
             spark.stop()
