@@ -30,7 +30,8 @@ without `params.ds` takes the last complete interval *before* its logical date: 
 
 **Settings** (environment of the workers): `U2QT_ROOT` lakehouse, `U2QT_INPUT` raw input (both absolute: tasks run in a scratch folder),
 `U2QT_CATALOG` catalog folder (default: the packaged six), `U2QT_BIN` the `u2qt` command (default: on the `PATH`); it may be a script
-of yours that adds `--master` and `--conf`. Of the scheduler too: `U2QT_TIME_ZONE` (the catalog's) and `U2QT_SCHEDULE` (cron, after its `delivery_lag`).
+of yours that adds `--master` and `--conf`, `U2QT_LOG` a file for events, a JSON line each (`-`: the task's log). Of the scheduler too:
+`U2QT_TIME_ZONE` (the catalog's) and `U2QT_SCHEDULE` (cron, after its `delivery_lag`).
 
 ### Triage
 Start with `u2qt status --ds D`: it shows what arrived, how far the day came and what to run next. The task's log ends with the reason.

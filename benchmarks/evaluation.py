@@ -1,37 +1,24 @@
-"""What tokens keep of what predicts a label: two tokenizers, floats and counts on simulated users, as `u2qt evaluate` prints it."""
+"""What tokens keep of what predicts a label: several tokenizers, floats and counts on simulated users, as `u2qt evaluate` measures it."""
 
 import argparse
-import subprocess
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.lakes import U2QT, run, where
+from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published
+from benchmarks.lakes import run_together, where
 
-DAYS = ("--from", "2024-01-01", "--to", "2024-01-28")
-TRAINED = ("--from", "2024-01-01", "--to", "2024-01-10")
-VERSIONS = {"residual": "residual", "rq-kmeans": "rq_kmeans"}
+FIRST, LAST, TRAINED_THROUGH = "2024-01-01", "2024-01-28", "2024-01-10"
 FIRST_LABEL = "2024-01-11"
 STABLE = ("--as-of", "2024-01-29T12:00:00+08:00")
 FUTURE = ("--at", "at", "--horizon", "8d", "--max-labels", "10000")  # the seventh day after a label's ends 7.5 days later
 
 
-def prepared(work: Path, users: int) -> Path:
-    """28 days of simulated users, published with both tokenizers, which were trained on the first ten."""
-    folder = work / f"evaluation-{users}"
-    if (folder / "ready").exists():
-        return folder
-    run("simulate", "--users", str(users), "--days", "28", "--seed", "7", "--out", str(folder))
-    run("init", *where(folder))
-    for stage in ("validate", "build"):
-        run(stage, *DAYS, *where(folder))
-    for version, quantizer in VERSIONS.items():
-        run("train", *TRAINED, "--tokenizer-version", version, "--quantizer", quantizer, *where(folder))
-        for stage in ("encode", "audit", "publish"):
-            run(stage, *DAYS, "--tokenizer-version", version, *where(folder))
-    (folder / "ready").touch()
-    return folder
+def lakehouse(folder: Path, users: int) -> list[list[str]]:
+    """The commands that make 28 days of simulated users, built."""
+    stages = [[stage, "--from", FIRST, "--to", LAST, *where(folder)] for stage in ("validate", "build")]
+    return [["simulate", "--users", str(users), "--days", "28", "--seed", "7", "--out", str(folder)], ["init", *where(folder)], *stages]
 
 
 def later_labels(folder: Path) -> Path:
@@ -42,21 +29,23 @@ def later_labels(folder: Path) -> Path:
     return out
 
 
-def evaluated(folder: Path, labels: Path, *options: str) -> None:
-    """Prints the tables of one `u2qt evaluate`."""
-    versions = [part for version in VERSIONS for part in ("--tokenizer-version", version)]
-    print(f"\n$ u2qt evaluate --labels {labels.name} {' '.join((*options, *versions))}", flush=True)
-    subprocess.run([U2QT, "evaluate", "--labels", str(labels), *options, *versions, *where(folder)], check=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("/tmp/u2qt-bench"))
     parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
     arguments = parser.parse_args()
-    folder = prepared(arguments.work, arguments.users)
-    evaluated(folder, folder / "labels" / "attribute", *STABLE)
-    evaluated(folder, later_labels(folder), *FUTURE)
+    folder = arguments.work / f"evaluation-{arguments.users}"
+    if not (folder / "built").exists():
+        run_together(*lakehouse(folder, arguments.users))
+        (folder / "built").touch()
+    versions = {version: VERSIONS[version] for version in arguments.versions}
+    questions = {
+        "attribute": ("--labels", str(folder / "labels" / "attribute"), *STABLE),
+        "coming-week": ("--labels", str(later_labels(folder)), *FUTURE),
+    }
+    commands = published(folder, versions, trained=(FIRST, TRAINED_THROUGH), days=(FIRST, LAST))
+    carried_out(folder, list(versions), questions, [*commands, *evaluated(folder, list(versions), questions)])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Simulated lakehouses to measure on: two days of N users, the first trained on, the second left for the measurement."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,14 @@ def run(*arguments: str) -> None:
         raise SystemExit(f"u2qt {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
+def run_together(*commands: Sequence[str]) -> None:
+    """`u2qt` commands one after the other in one process, quietly: they share the start of the JVM and of Python."""
+    calls = "import json, sys; from jobs.cli import call; sys.exit(next((code for c in json.loads(sys.argv[1]) if (code := call(c))), 0))"
+    done = subprocess.run([sys.executable, "-c", calls, json.dumps(commands)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"u2qt {' / '.join(' '.join(c) for c in commands)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+
+
 @contextmanager
 def watched(every: float = 0.2) -> Iterator[Peak]:
     """Samples this process's children (the `u2qt` command, its JVM, the JVM's Python workers) from /proc."""
@@ -67,7 +76,7 @@ def watched(every: float = 0.2) -> Iterator[Peak]:
 def _sample(peak: Peak, stop: threading.Event, every: float) -> None:
     while not stop.is_set():
         workers = []
-        for pid, command in _descendants(os.getpid()):
+        for pid, command in descendants(os.getpid()):
             size = _resident(pid)
             if "java" in command.split("\0")[0]:
                 peak.jvm = max(peak.jvm, size)
@@ -80,7 +89,7 @@ def _sample(peak: Peak, stop: threading.Event, every: float) -> None:
         time.sleep(every)
 
 
-def _descendants(root: int) -> Iterator[tuple[int, str]]:
+def descendants(root: int) -> Iterator[tuple[int, str]]:
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import torch
 
-from benchmarks.six_sources import Fit, bench, measured, vectors
+from benchmarks.six_sources import Fit, bench, measured, of_six_sources, vectors
 from u2qt_model.config import QuantizerConfig
 
 WIDTH = {"layout": "width", "shared_levels": 4, "own_levels": 4, "codebook_size": 128, "own_size": 64}
@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", default="", help="only those of ours whose name holds this, such as 'beam 1'")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)
@@ -59,9 +60,11 @@ def main() -> None:
     for seed in arguments.seeds:
         train, held_out = vectors(seed)
         arrays = [np.stack([x.numpy() for x in side], axis=1) for side in (train, held_out)]
-        found = plain(*arrays)
+        found = {} if arguments.rows else plain(*arrays)
         for name, (reach, exist, config) in OURS.items():
-            found[name] = reach, exist, measured(train, held_out, QuantizerConfig(**config), seed=seed)  # type: ignore[arg-type]
+            if arguments.rows not in name:
+                continue
+            found[name] = reach, exist, measured(of_six_sources(train, held_out), QuantizerConfig(**config), seed=seed)  # type: ignore[arg-type]
             print(f"seed {seed}  {name:34}{found[name][2].error:8.4f}{found[name][2].seconds:8.1f} s", flush=True)
         for name, (reach, exist, fit) in found.items():
             rows.setdefault(name, (reach, exist, []))[2].append(fit)

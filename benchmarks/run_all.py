@@ -1,15 +1,33 @@
-"""All figures of docs/benchmarks.md, one after the other: about an hour on 2 quiet cores."""
+"""All figures of docs/benchmarks.md, one after the other: some two hours on 2 quiet cores."""
 
+import os
 import subprocess
 import sys
 
-MODULES = ("make_demo", "run_day", "encode_against_torch", "gate_cost", "bytes_per_user_day", "quantizers", "quantizer_ablation", "search_speed")
+MADE = "/tmp/u2qt-bench"
+DEMO_SLICES = ("--slices", f"{MADE}/evaluation-2000/lakehouse", "--from", "2024-01-01", "--to", "2024-01-14")
+DUMP_SLICES = ("--slices", f"{MADE}/evaluation-beer.stackexchange.com/lakehouse", "--from", "2014-01-21", "--to", "2016-12-11")
+RUNS: tuple[tuple[str, ...], ...] = (
+    ("make_demo",),
+    ("run_day",),
+    ("encode_against_torch",),
+    ("gate_cost",),
+    ("bytes_per_user_day",),
+    ("quantizers", "--threads", "1"),
+    ("quantizer_ablation",),
+    ("search_speed",),
+    ("evaluation",),
+    ("evaluation_stackexchange",),
+    ("quantizer_ablation", "--threads", "1", *DEMO_SLICES),
+    ("quantizer_ablation", "--threads", "1", *DUMP_SLICES),
+)
 
 
 def main() -> None:
-    for module in MODULES:
-        print(f"\n$ python -m benchmarks.{module}", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{module}"], check=True)
+    for module, *options in RUNS:
+        print(f"\n$ python -m benchmarks.{' '.join((module, *options))}", flush=True)
+        catalog = {"U2QT_CATALOG": "examples/stackexchange"} if options[-4:] == list(DUMP_SLICES[-4:]) else {}
+        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *options], check=True, env=os.environ | catalog)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The six-source vectors to compare quantizers on, and one way to fit ours on them: the same calls as in training."""
+"""The six-source vectors to compare quantizers on, and one way to fit ours on them, or on real slices: the same calls as in training."""
 
 import copy
 import importlib.util
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -61,36 +62,65 @@ def error(quantizer: ResidualQuantizer, slices: list[Tensor]) -> float:
     return left / float((together - together.mean(dim=0)).square().sum())
 
 
-def fitted(train: list[Tensor], config: QuantizerConfig, *, seed: int, hidden: int = 0, epochs: int = 0) -> tuple[ResidualQuantizer, float]:
-    """Start, joint rounds and epochs as configured; the quantizer and its seconds."""
-    clock = time.perf_counter()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slices:
+    """What one quantizer is fitted on and judged by; per source (N, D), N differs."""
+
+    fitting: list[Tensor]
+    users: list[Tensor]  # (N,) the number of each fitting slice's user
+    validation: list[Tensor]  # decides which round and epoch is kept
+    held_out: list[Tensor]
+
+
+def of_six_sources(train: list[Tensor], held_out: list[Tensor]) -> Slices:
+    """Every user has every source."""
     fitting, validation = [x[VALIDATION_USERS:] for x in train], [x[:VALIDATION_USERS] for x in train]
-    quantizer = ResidualQuantizer(len(train), train[0].shape[1], hidden, config, torch.Generator().manual_seed(seed))
+    return Slices(fitting=fitting, users=[torch.arange(len(x)) for x in fitting], validation=validation, held_out=held_out)
+
+
+def fitted(slices: Slices, config: QuantizerConfig, *, seed: int, hidden: int = 0, epochs: int = 0) -> tuple[ResidualQuantizer, float]:
+    """Start, joint rounds and epochs as configured; the quantizer and its seconds."""
+    clock, fitting = time.perf_counter(), slices.fitting
+    quantizer = ResidualQuantizer(len(fitting), fitting[0].shape[1], hidden, config, torch.Generator().manual_seed(seed))
     start_codebooks(quantizer.codebooks, fitting, torch.Generator().manual_seed(seed))
     if config.joint_rounds:
-        refine_jointly(quantizer.codebooks, fitting, lambda: total_error(alone(quantizer), validation))
+        refine_jointly(quantizer.codebooks, fitting, lambda: total_error(alone(quantizer), slices.validation))
     if epochs:
-        _epochs(quantizer, fitting, validation, config, seed, epochs)
+        _epochs(quantizer, slices, config, seed, epochs)
     return quantizer, time.perf_counter() - clock
 
 
-def _epochs(quantizer: ResidualQuantizer, fitting: list[Tensor], validation: list[Tensor], config: QuantizerConfig, seed: int, epochs: int) -> None:
+def _epochs(quantizer: ResidualQuantizer, slices: Slices, config: QuantizerConfig, seed: int, epochs: int) -> None:
     whole = replace(TokenizerConfig(quantizer=config), training=TrainingConfig(seed=seed, learning_rate=1e-3))
-    refiner, generator = Refiner(quantizer, fitting, whole), torch.Generator().manual_seed(seed)
-    least, best = total_error(alone(quantizer), validation), copy.deepcopy(quantizer.state_dict())
+    refiner, generator = Refiner(quantizer, slices.fitting, whole), torch.Generator().manual_seed(seed)
+    least, best = total_error(alone(quantizer), slices.validation), copy.deepcopy(quantizer.state_dict())
     for epoch in range(1, epochs + 1):
         refiner.start_epoch(epoch)
-        for users in torch.randperm(len(fitting[0]), generator=generator).split(STEP_USERS):
-            refiner.step([x[users] for x in fitting])
+        for step in _steps(slices, generator):
+            refiner.step(step)
         refiner.finish_epoch()
-        if (now := total_error(alone(quantizer), validation)) < least:
+        if (now := total_error(alone(quantizer), slices.validation)) < least:
             least, best = now, copy.deepcopy(quantizer.state_dict())
     refiner.close()
     quantizer.load_state_dict(best)
 
 
-def measured(train: list[Tensor], held_out: list[Tensor], config: QuantizerConfig, *, seed: int, hidden: int = 0, epochs: int = 0) -> Fit:
+def _steps(slices: Slices, generator: torch.Generator) -> Iterator[list[Tensor]]:
+    """The slices of STEP_USERS users at a time, in an order drawn anew."""
+    count = 1 + max(int(users.max()) for users in slices.users if len(users))
+    place = torch.empty(count, dtype=torch.int64)
+    place[torch.randperm(count, generator=generator)] = torch.arange(count)
+    orders = [place[users].argsort() for users in slices.users]
+    edges = torch.arange(0, count + STEP_USERS, STEP_USERS)
+    cuts = [torch.searchsorted(place[users][order], edges).tolist() for users, order in zip(slices.users, orders, strict=True)]
+    for step in range(len(edges) - 1):
+        yield [x[order[cut[step] : cut[step + 1]]] for x, order, cut in zip(slices.fitting, orders, cuts, strict=True)]
+
+
+def measured(slices: Slices, config: QuantizerConfig, *, seed: int, hidden: int = 0, epochs: int = 0) -> Fit:
     """A fit and what it is worth on held-out users."""
-    quantizer, seconds = fitted(train, config, seed=seed, hidden=hidden, epochs=epochs)
-    usage = min(report["usage"] for report in block_reports(alone(quantizer), train, tuple(f"s{n}" for n in range(len(train)))))
-    return Fit(error=error(quantizer, held_out), least_usage=usage, seconds=seconds)
+    quantizer, seconds = fitted(slices, config, seed=seed, hidden=hidden, epochs=epochs)
+    sources = len(slices.fitting)
+    seen = [torch.cat(both) for both in zip(slices.validation, slices.fitting, strict=True)]
+    usage = min(report["usage"] for report in block_reports(alone(quantizer), seen, tuple(f"s{n}" for n in range(sources))))
+    return Fit(error=error(quantizer, slices.held_out), least_usage=usage, seconds=seconds)

@@ -6,12 +6,13 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from jobs.errors import Infrastructure
+from jobs.log_stores import log_store
 from jobs.session import cached_delta_jars, check_java
 
 MIN_MEMORY_GIB = 4
@@ -30,8 +31,15 @@ class Check:
     remedy: str = ""
 
 
-def run() -> list[Check]:
-    return [java(), python(), memory(), disk(), *packages(), delta_jars(), gpu()]
+def run(root: str | None = None, conf: Mapping[str, str] | None = None) -> list[Check]:
+    """`root` and `conf` are those of the commands to come; without a root no log store is looked at."""
+    machine = [java(), python(), memory(), disk(), *packages(), delta_jars(), gpu()]
+    return machine if root is None else [*machine, commits(root, conf or {})]
+
+
+def commits(root: str, conf: Mapping[str, str]) -> Check:
+    store = log_store(root, conf)
+    return Check(name="commits", ok=store.many_drivers, found=f"{root}: {store.found}", remedy=store.remedy)
 
 
 def java() -> Check:

@@ -1,5 +1,6 @@
 """Commands of the daily run: its stages one by one or together, and what became of a day."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.cli_options import Ds, From, To, Version, console, days_of, print_run, say, staged, with_spark
+from jobs.errors import BadInput
 from schemas import keys
 
 app = typer.Typer()
@@ -92,11 +94,29 @@ def run_day(context: Any, ds: Ds = None, first: From = None, last: To = None, to
 
 @app.command()
 @with_spark
-def status(context: Any, ds: Annotated[str, typer.Option("--ds", help="Day, YYYY-MM-DD.")]) -> None:
-    """Where is that day? Sources, stages, published rows and the next step, in one screen."""
-    from jobs import show_status
+def status(
+    context: Any,
+    ds: Ds = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last of the days shown without --ds [default: the newest in the ledger].")] = None,
+    format: Annotated[str, typer.Option("--format", help="Of the days: table, or json (an object per day).")] = "table",
+) -> None:
+    """Where is that day? Sources, stages, published rows and the next step, in one screen; without --ds the last 30 days, a line each."""
+    from jobs import show_days, show_status
 
-    console.print(show_status.render(show_status.run(context, keys.day(ds))))
+    if format not in ("table", "json"):
+        raise BadInput(f"--format {format}: expected table or json")
+    if ds is not None and (last is not None or format != "table"):
+        raise BadInput("--ds with --to or --format: expected --ds alone, for one day, or the others without it, for the last 30 days")
+    if ds is not None:
+        console.print(show_status.render(show_status.run(context, keys.day(ds))))
+        return
+    lines = show_days.run(context, keys.day(last) if last else None)
+    if format == "json":
+        sys.stdout.write("".join(f"{line.to_json()}\n" for line in lines))
+    elif lines:
+        console.print(show_days.render(lines))
+    else:
+        say(f"{context.lake.root}: the ledger has no day{f' up to {last}' if last else ''}; `u2qt validate --ds D` is the first stage")
 
 
 @app.command()

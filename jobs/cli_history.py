@@ -80,11 +80,15 @@ def backfill(
     tokenizer_version: Version = None,
     cutoff: Known = None,
     days_at_once: Annotated[int, typer.Option("--days-at-once", min=1, help="Days that share a job; memory and temporary disk grow with it.")] = 7,
+    only_writer: Annotated[bool, typer.Option("--only-writer", help="Nothing else writes meanwhile, so a log store for one driver will do.")] = False,
 ) -> None:
     """Carries the plan out, oldest day first. Interrupted, it goes on where it stopped when run again."""
     from jobs import backfill_days
+    from jobs.log_stores import require_many_drivers
 
     days = days_of(None, first, last)
+    if not only_writer:
+        require_many_drivers("backfill", context.lake.root, dict(context.spark.sparkContext.getConf().getAll()))
 
     def tell(chunk: Any, number: int, total: int) -> None:
         say(f"[{number}/{total}] {chunk.days}: from {chunk.first} on")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli_options import Conf, Master, console, say, settings, with_spark
+from jobs.cli_options import Conf, Master, checked_place, console, logged, say, settings, with_spark
 from schemas import keys
 from schemas.catalog import Catalog
 
@@ -19,17 +19,22 @@ app.add_typer(import_app, name="import")
 
 
 @app.command()
-def doctor() -> None:
-    """Checks Java, memory, versions, torch and GPU, and names the remedy for what is wrong."""
+@logged
+def doctor(
+    root: Annotated[str | None, typer.Option("--root", envvar="U2QT_ROOT", help="Lakehouse: may several drivers commit to it at once?")] = None,
+    conf: Conf = None,
+) -> None:
+    """Checks Java, memory, versions, torch, GPU and the lakehouse's log store, and names the remedy for what is wrong."""
     from jobs.check_machine import render, run
 
-    found = run()
+    found = run(root, settings(conf))
     console.print(render(found))
     if any(not check.ok for check in found):
         raise typer.Exit(30)
 
 
 @app.command()
+@logged
 def simulate(
     users: Annotated[int, typer.Option(help="Number of users.")] = 5000,
     days: Annotated[int, typer.Option(help="Days of behaviour.")] = 7,
@@ -45,6 +50,7 @@ def simulate(
     from jobs.session import build_session
 
     first = keys.day(start)
+    checked_place("--out", str(out))
     spark = build_session(master, settings(conf))
     try:
         rows = simulate_sources.run(spark, out=out, users=users, days=days, seed=seed, start=first, dirt=dirt)
@@ -54,19 +60,24 @@ def simulate(
 
 
 @catalog_app.command("check")
+@logged
 def catalog_check(folder: Annotated[Path, typer.Argument(help="Catalog folder.")]) -> None:
     """Says what is wrong with a catalog: file, field, found, expected."""
     from jobs.show_catalog import checked
 
+    checked_place("catalog", str(folder))
     catalog = checked(folder)
     say(f"{folder}: catalog {catalog.name} is right, {len(catalog.sources)} sources")
 
 
 @catalog_app.command("show")
+@logged
 def catalog_show(folder: Annotated[Path | None, typer.Argument(help="Catalog folder [default: the packaged six].")] = None) -> None:
     """Prints a catalog's sources and columns as tables."""
     from jobs.show_catalog import checked, render
 
+    if folder is not None:
+        checked_place("catalog", str(folder))
     catalog: Catalog = checked(folder)
     for table in render(catalog):
         console.print(table)
@@ -78,6 +89,7 @@ def _keeps_the_second_word() -> None:
 
 
 @import_app.command("stackexchange")
+@logged
 def import_stackexchange(
     dump: Annotated[Path, typer.Argument(metavar="DUMP_DIR", help="Folder with the dump's XML files.")],
     out: Annotated[Path, typer.Option(help="New folder for the raw input; give it as --input.")] = Path("stackexchange/raw"),
@@ -85,6 +97,8 @@ def import_stackexchange(
     """A Stack Exchange dump -> raw input for the catalog in examples/stackexchange."""
     from jobs import import_stackexchange as stage
 
+    checked_place("DUMP_DIR", str(dump))
+    checked_place("--out", str(out))
     for line in stage.run(dump, out).lines():
         say(line)
 

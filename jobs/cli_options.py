@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs.errors import BadInput
 from schemas import keys
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
+from schemas.passwords import has_password, secrets_in, without_secrets
 
 if TYPE_CHECKING:
     from jobs.context import Context
@@ -25,6 +27,7 @@ InputRoot = Annotated[str, typer.Option("--input", envvar="U2QT_INPUT", help="Wh
 Master = Annotated[str | None, typer.Option("--master", help="Spark master [default: local[*], or spark-submit's].")]
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="Any Spark setting, key=value; repeatable.")]
 RunId = Annotated[str | None, typer.Option("--run-id", help="Name of this run in the ledger [default: made up].")]
+Log = Annotated[str | None, typer.Option("--log", envvar="U2QT_LOG", help="File to append events to, a JSON line each; - is standard error.")]
 Ds = Annotated[str | None, typer.Option("--ds", help="Day, YYYY-MM-DD.")]
 From = Annotated[str | None, typer.Option("--from", help="First day of a range.")]
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
@@ -33,7 +36,12 @@ Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokeni
 Alone = Literal["no", "where possible", "always"]
 AloneFor = Callable[[Mapping[str, Any]], Alone]  # of the command's own options
 HEADLINE = ("rows_in", "clean", "quarantined", "duplicates", "user_features", "encoded", "reused", "staged_user_tokens", "user_tokens", "superseded")
-console = Console(highlight=False)
+PLACES = {"root", "input", "catalog", "labels", "out", "checkpoints", "checkpoint", "tokenizer", "base", "job", "text_model", "log"}  # options
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has them
+LONGEST_RANGE = 3660  # days: each has its lock and its rows in the ledger
+SETTING_START = re.compile(r"[A-Za-z0-9._-]*", re.ASCII)
+SETTING = re.compile(r"[A-Za-z0-9._-]+\Z", re.ASCII)
+console = Console(highlight=False, markup=False)  # what is printed comes from outside: [/x] is text
 
 
 def say(text: str) -> None:
@@ -46,7 +54,10 @@ def days_of(ds: str | None, first: str | None, last: str | None) -> Days:
     if ds is not None and first is None and last is None:
         return Days(keys.day(ds), keys.day(ds))
     if ds is None and first is not None and last is not None:
-        return Days(keys.day(first), keys.day(last))
+        days = Days(keys.day(first), keys.day(last))
+        if len(days) > LONGEST_RANGE:
+            raise BadInput(f"--from {first} --to {last}: found {len(days):,} days, expected at most {LONGEST_RANGE:,}; give several ranges")
+        return days
     raise BadInput("days: expected either --ds D, or both --from D and --to D")
 
 
@@ -54,9 +65,33 @@ def settings(conf: list[str] | None) -> dict[str, str]:
     """`--conf key=value` pairs."""
     pairs = [item.partition("=") for item in conf or []]
     for key, separator, _ in pairs:
+        if not SETTING.match(key):  # what follows a wrong character may be a secret
+            raise BadInput(f"--conf {key[: SETTING_START.match(key).end()]!r}...: expected key=value, the key of letters, digits, '.', '_' and '-'")  # type: ignore[union-attr]
         if not separator:
             raise BadInput(f"--conf {key}: expected key=value")
     return {key: value for key, _, value in pairs}
+
+
+def checked_place(option: str, place: str) -> str:
+    """A folder, file or URI given by a person, as it is. `BadInput` where it can't be one, or holds a password."""
+    if has_password(place):
+        raise BadInput(
+            f"{option} {without_secrets(place)}: found a password in it, expected none, because places are logged and recorded; "
+            "give it by Spark's settings or the platform's credentials (docs/security.md)"
+        )
+    shown = place if len(place) <= 80 else f"{place[:77]}..."
+    if not place or not place.isprintable():
+        raise BadInput(f"{option} {shown!r}: found {'nothing' if not place else 'control or unprintable characters'}, expected a folder, file or URI")
+    if max(len(part.encode()) for part in place.split("/")) > LONGEST_NAME or len(place.encode()) > LONGEST_PATH:
+        raise BadInput(f"{option} {shown!r}: found {len(place):,} characters, expected a path of at most {LONGEST_PATH}, and {LONGEST_NAME} between slashes")
+    return place
+
+
+def _checked_places(options: dict[str, Any]) -> None:
+    """Every value of an option that names a place."""
+    for name in PLACES & options.keys():
+        if options[name] is not None:
+            checked_place(f"--{name.replace('_', '-')}", str(options[name]))
 
 
 def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") -> Callable[..., Any]:
@@ -68,21 +103,24 @@ def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") 
 
     @functools.wraps(function)
     def command(*args: Any, root: str, catalog: Path | None, input: str, master: str | None, conf: list[str] | None, run_id: str | None, **kwargs: Any) -> Any:
-        from jobs import leases
+        from jobs import event_log, leases, lineage
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
         from jobs.session import build_session
 
-        declared = load_catalog(catalog)
+        _checked_places({"root": root, "input": input, "catalog": catalog, **kwargs})
+        purpose = _purpose(function)
         name = keys.version(run_id) if run_id else f"run-{uuid.uuid4().hex[:12]}"
-        spark = build_session(master, settings(conf))
-        try:
-            lake = Lakehouse(spark, root)
-            wish = alone(kwargs) if callable(alone) else alone
-            with leases.held(lake, function.__name__.replace("_", " "), name, exclusive=wish == "always" or (wish == "where possible" and lake.is_local)):
-                return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
-        finally:
-            spark.stop()
+        with event_log.written_to(kwargs.pop("log")), event_log.command(purpose, name, secrets_in(conf or [])), lineage.reported():
+            declared = load_catalog(catalog)
+            spark = build_session(master, settings(conf))
+            try:
+                lake = Lakehouse(spark, root)
+                wish = alone(kwargs) if callable(alone) else alone
+                with leases.held(lake, purpose, name, exclusive=wish == "always" or (wish == "where possible" and lake.is_local)):
+                    return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name), *args, **kwargs)
+            finally:
+                spark.stop()
 
     common = {
         "root": (Root, "./lakehouse"),
@@ -91,10 +129,34 @@ def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") 
         "master": (Master, None),
         "conf": (Conf, None),
         "run_id": (RunId, None),
+        "log": (Log, None),
     }
-    own = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
-    extra = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in common.items()]
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    return _with_options(command, function, common)
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--log` to a command that is no run of the lakehouse: it has no run id, its start and end are logged all the same."""
+
+    @functools.wraps(function)
+    def command(*, log: str | None, **kwargs: Any) -> Any:
+        from jobs import event_log
+
+        _checked_places({"log": log, **kwargs})
+        with event_log.written_to(log), event_log.command(_purpose(function), None, secrets_in(kwargs.get("conf") or [])):
+            return function(**kwargs)
+
+    return _with_options(command, function, {"log": (Log, None)})
+
+
+def _purpose(function: Callable[..., Any]) -> str:
+    """The command's words: `run day`, `quarantine show`."""
+    return function.__name__.replace("_", " ")
+
+
+def _with_options(command: Callable[..., Any], function: Callable[..., Any], options: dict[str, tuple[Any, Any]]) -> Callable[..., Any]:
+    """`command` with the options of `function` and these, as typer reads them."""
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(function).parameters.values() if p.name != "context"]
+    extra = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in options.items()]
     command.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
     return command
 

@@ -6,6 +6,7 @@ two JVMs racing on one folder can both believe they won.
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import filelock
+from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from jobs.errors import BadInput, Infrastructure
+from jobs.commits import clear_unfinished, conflict_of, entries_of_files, entries_of_history, require_once
+from jobs.errors import BadInput, CommitConflict, Infrastructure
 from schemas import keys
 from schemas.keys import Days
 from schemas.table import Field, Table
@@ -151,9 +155,25 @@ class Lakehouse:
         if unknown:
             raise BadInput(f"table {table} in {self.root}: no column {', '.join(unknown)}, {ADD_COLUMNS}")
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
+        mark = uuid.uuid4().hex  # tells this commit from every other, those of the same run included
         with self.commit_lock():
-            writer.option("userMetadata", json.dumps(metadata, sort_keys=True, default=str)).save(path)
-            return self.version(table)
+            if self.is_local:
+                clear_unfinished(Path(path))
+            before = self.version(table)
+            try:
+                writer.option("userMetadata", json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)).save(path)
+            except (DeltaConcurrentModificationException, Py4JJavaError) as error:
+                conflict = conflict_of(error)
+                if conflict is None:
+                    raise
+                raise CommitConflict(
+                    f"table {table}: another process committed to the same days meanwhile ({conflict}); nothing of this write stands; run it again"
+                ) from None
+            after = self.version(table)
+            if after > before:  # no rows to append make no version
+                entries = entries_of_files(Path(path), before, after) if self.is_local else entries_of_history(self.spark, path, before, after)
+                require_once(table, entries, mark)
+            return after
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
         """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""

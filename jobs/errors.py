@@ -4,6 +4,7 @@ U2qtError
 ├── GateRefused      10  data that did not pass a gate; nothing was published
 ├── BadInput         20  a file, argument, declaration or checkpoint that can't be used
 └── Infrastructure   30  Java, disk, memory, permissions: right input, wrong machine
+    └── CommitConflict   another process committed to the same partitions first; nothing of ours stands
 """
 
 
@@ -23,3 +24,7 @@ class BadInput(U2qtError):
 
 class Infrastructure(U2qtError):
     exit_code = 30
+
+
+class CommitConflict(Infrastructure):
+    pass

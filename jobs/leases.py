@@ -178,11 +178,14 @@ def _entered(folder: Path, mine: Lease, patience: float) -> Lease:
 def _renew(folder: Path, lease: Lease, ended: threading.Event) -> None:
     """Never revives a lease whose file is gone, or whose time has passed: another may have relied on that."""
     while not ended.wait(LASTS.total_seconds() / RENEWALS):
-        with _guard(folder):
-            current = _read(_path(folder, lease))
-            if current is None or datetime.now(UTC) >= current.expires_at or ended.is_set():
-                return
-            _write(folder, replace(lease, expires_at=datetime.now(UTC) + LASTS))
+        try:
+            with _guard(folder):
+                current = _read(_path(folder, lease))
+                if current is None or datetime.now(UTC) >= current.expires_at or ended.is_set():
+                    return
+                _write(folder, replace(lease, expires_at=datetime.now(UTC) + LASTS))
+        except OSError as error:  # a full disk may have room again before the lease is over
+            LOG.warning("the lease could not be renewed (%s): a commit after it is over will be refused", error.strerror)
 
 
 def _guard(folder: Path) -> filelock.BaseFileLock:

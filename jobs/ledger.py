@@ -1,6 +1,9 @@
 """The ledger: one `runs` row per stage of a run, whatever its end. Never holds user content."""
 
 import json
+import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +23,15 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from jobs import event_log, lineage
 from jobs.context import Context
 from jobs.day_states import DayState
-from jobs.errors import U2qtError
-from schemas.errors import SchemaError
+from jobs.endings import is_expected, words_of
+from jobs.machine_faults import infrastructure_of
 from schemas.keys import Days
-from u2qt_model.errors import ModelError
+from schemas.passwords import SECRET_KEY
 
+LOG = logging.getLogger("u2qt")
 COUNTS = MapType(StringType(), LongType())
 SUMS = MapType(StringType(), StringType())
 STATE = StructType(
@@ -81,18 +86,87 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
     """
     record = StageRecord(stage=stage, days=days)
     started, clock = datetime.now(UTC), time.perf_counter()
+    told = lineage.StageRun(stage=stage, run_id=context.run_id, days=days, started=started, root=context.lake.root)
+    if not only_errors:
+        event_log.stage_started(stage, context.run_id, days, version)
+        lineage.start(told)
     try:
         yield record
     except BaseException as error:
-        expected = isinstance(error, U2qtError | SchemaError | ModelError)
-        record.status = "refused" if expected else "failed"
-        record.notes["error"] = str(error) if expected else type(error).__name__
-        record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in days or ()]
-        raise
-    finally:
+        fault = infrastructure_of(error, lambda: _room(context))
+        _note_error(context, record, fault or error, version)
         record.seconds = time.perf_counter() - clock
-        if record.status in ("refused", "failed") or not only_errors:
-            _append(context, record, started)
+        _append_if_possible(context, record, started)
+        _tell(context, record, told, version)
+        if fault is not None:
+            raise fault from error
+        raise
+    record.seconds = time.perf_counter() - clock
+    if not only_errors:
+        _append_or_say_why(context, record, started)
+        _tell(context, record, told, version)  # the ledger first: what is told as done is recorded
+
+
+def _append_or_say_why(context: Context, record: StageRecord, started: datetime) -> None:
+    """A stage without its row is not done: the machine's lack is named here, and a repetition does the work again."""
+    try:
+        _append(context, record, started)
+    except Exception as error:
+        fault = infrastructure_of(error, lambda: _room(context))
+        if fault is not None:
+            raise fault from error
+        raise
+
+
+def _note_error(context: Context, record: StageRecord, error: BaseException, version: str | None) -> None:
+    record.status = "refused" if is_expected(error) else "failed"
+    record.notes["error"] = words_of(error, _secrets(context))
+    record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in record.days or ()]
+
+
+def _append_if_possible(context: Context, record: StageRecord, started: datetime) -> None:
+    """The error on its way must not be hidden by a row that the same full disk, or the same dead Java, refuses."""
+    try:
+        _append(context, record, started)
+    except Exception as unwritten:
+        LOG.warning("the ledger has no row of this end of %s: it could not be written (%s)", record.stage, type(unwritten).__name__)
+
+
+def _secrets(context: Context) -> list[str]:
+    """Values of this session's settings that are secrets by their names; none where Java has ended, as nothing is written then."""
+    try:
+        return [value for key, value in context.spark.sparkContext.getConf().getAll() if SECRET_KEY.search(key)]
+    except Exception as silent:
+        LOG.warning("settings can't be read (%s): Spark has ended", type(silent).__name__)
+        return []
+
+
+def _room(context: Context) -> dict[str, str]:
+    """How full the folders are that a stage writes to, as this process sees them."""
+    scratch = context.spark.conf.get("spark.local.dir", tempfile.gettempdir()) or tempfile.gettempdir()
+    folders = {"scratch": scratch.split(",")[0], **({"lakehouse": context.lake.root} if context.lake.is_local else {})}
+    found = {}
+    for place, folder in folders.items():
+        usage = shutil.disk_usage(folder)
+        found[f"{place} {folder}"] = f"{usage.free / 2**20:,.1f} of {usage.total / 2**20:,.1f} MiB free"
+    return found
+
+
+def _tell(context: Context, record: StageRecord, told: lineage.StageRun, version: str | None) -> None:
+    """The stage's end, to the structured log and to a lineage server where there is one."""
+    versions = {state.tokenizer_version for state in record.states} - {None}
+    error = str(record.notes["error"]) if record.status in ("refused", "failed") else None
+    event_log.stage_ended(
+        record.stage,
+        context.run_id,
+        record.days,
+        version or (versions.pop() if len(versions) == 1 else None),
+        status=record.status,
+        rows=record.rows,
+        seconds=record.seconds,
+        error=error,
+    )
+    lineage.end(told, read=record.read, written=record.written, rows=record.rows, error=error, seconds=record.seconds)
 
 
 def _append(context: Context, record: StageRecord, started: datetime) -> None:

@@ -47,6 +47,12 @@ def drift_lines(drift: str | None) -> tuple[str, ...]:
     return (*(_drift_line(measure) for measure in spoken), *([found["note"]] if found.get("note") else []))
 
 
+def drift_counts(drift: str | None) -> tuple[int, int]:
+    """How many of an audit's gates on earlier days warned, and how many blocked."""
+    severities = [measure["severity"] for measure in (json.loads(drift) if drift else {}).get("measures", ())]
+    return severities.count("warn"), severities.count("block")
+
+
 def _drift_line(measure: Mapping[str, Any]) -> str:
     level = f" level {measure['level']}" if measure["level"] else ""
     source = f" of {measure['source']}" if measure["source"] else ""

@@ -8,13 +8,12 @@ view: a promotion is refused while one of the last 90 is missing, unless somebod
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from delta.exceptions import DeltaConcurrentModificationException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.context import Context
 from jobs.delta_tables import Where
-from jobs.errors import BadInput, GateRefused, Infrastructure
+from jobs.errors import BadInput, CommitConflict, GateRefused, Infrastructure
 from jobs.gate_release import one_line
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import find_registered, promoted_version
@@ -119,5 +118,5 @@ def _write(context: Context, row: dict[str, object], record: StageRecord) -> int
     metadata = {"run_id": context.run_id, "stage": record.stage, "tokenizer_version": row["tokenizer_version"]}
     try:
         return context.lake.replace("promotions", context.lake.frame(PROMOTIONS, [row]), Where(equals=(("seq", str(row["seq"])),)), metadata)
-    except DeltaConcurrentModificationException:
+    except CommitConflict:
         raise Infrastructure(f"promotions seq {row['seq']}: another promotion was committed meanwhile; look at `u2qt tokenizer list`, then run again") from None

@@ -6,6 +6,7 @@ that did not change keeps the moment from which it was known (`available_at`). A
 stage says is skipped.
 """
 
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import Column, DataFrame, Row
@@ -97,6 +98,7 @@ def _run(context: Context, days: Days, registered: Registered, accept: str | Non
         old = on_days(old, days).where(F.col("tokenizer_version") == registered.version)
         sources = tuple(s.name for s in context.catalog.sources)
         if context.lake.active_files("user_tokens", old_version, where):
+            _recover_ledger(context, days, registered, old)
             _keep_superseded(context, superseded_rows(staged, old, sources, context.run_id), where, record)
         tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
         rows = published_rows(staged, old, sources, context.run_id).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
@@ -148,6 +150,19 @@ def _audited_rows(context: Context, days: Days, registered: Registered, audit: R
     record.read["staged_user_tokens"] = audit.staged_version
     rows = on_days(context.lake.read("staged_user_tokens", audit.staged_version), days)
     return rows.where(F.col("tokenizer_version") == registered.version)
+
+
+def _recover_ledger(context: Context, days: Days, registered: Registered, old: DataFrame) -> None:
+    """A run that died between its commit and its ledger row did publish: said now, as its `run_id` goes with the rows that are replaced.
+
+    Without it the rows which that run superseded would count as those of a run that never published.
+    """
+    done = on_days(context.lake.read("runs").select("run_id", "status", "stage", F.explode(F.sequence("ds_from", "ds_to")).alias("ds")), days)
+    done = done.where((F.col("stage") == STAGE) & (F.col("status") == "done"))
+    lost = old.select("ds", "run_id").distinct().join(done, on=["ds", "run_id"], how="left_anti").collect()
+    for row in lost:  # of one partition each, so a few
+        with record_stage(replace(context, run_id=row["run_id"]), STAGE, Days(row["ds"], row["ds"]), version=registered.version) as record:
+            record.notes["recovered"] = f"its commit stands and its ledger row was lost; found by {context.run_id}"
 
 
 def _keep_superseded(context: Context, rows: DataFrame, where: Where, record: StageRecord) -> None:

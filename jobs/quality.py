@@ -18,9 +18,11 @@ from importlib import resources
 from types import ModuleType
 from typing import Any
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from jobs.errors import BadInput
+from jobs.query_sql import writing_node
 from schemas import keys
 
 ROW_RULE = "unexpected_rows_expectation"
@@ -153,6 +155,7 @@ def _filled(text: str, where: str, values: Mapping[str, object]) -> str:
 
 def evaluate(rows: DataFrame, suite: Suite) -> SuiteResult:
     """Every expectation on `rows`. BOOLEAN_ONLY for all, then counts for the failures only: a passing gate stays cheap."""
+    _require_reading(rows, suite)
     missing = [failure for e in suite.expectations for failure in _absent_columns(rows, e)]
     runnable = [e for e in suite.expectations if not any(f.expectation == e.label and f.column in _columns(e) for f in missing)]
     verdicts = _validate(rows, suite.name, runnable, "BOOLEAN_ONLY")
@@ -164,6 +167,20 @@ def evaluate(rows: DataFrame, suite: Suite) -> SuiteResult:
             Failure(expectation="every expectation evaluated", column=None, unexpected=None, cause=f"{evaluated} of {len(suite.expectations)} were")
         )
     return SuiteResult(success=not failures, written=len(suite.expectations), evaluated=evaluated, failures=tuple(failures), suite_hash=suite.suite_hash)
+
+
+def _require_reading(rows: DataFrame, suite: Suite) -> None:
+    """A suite's SQL comes with the catalog: what writes, or starts a program (TRANSFORM), is refused before it runs."""
+    for expectation in suite.expectations:
+        query = expectation.kwargs.get("unexpected_rows_query")
+        if query is None:
+            continue
+        try:
+            node = writing_node(rows.sparkSession, str(query).replace("{batch}", "batch"))
+        except PySparkException as error:
+            raise BadInput(f"suite {suite.name}, {expectation.label}: found SQL that can't be read ({str(error).splitlines()[0][:200]})") from None
+        if node is not None:
+            raise BadInput(f"suite {suite.name}, {expectation.label}: found SQL that does not only read ({node}), expected a SELECT over {{batch}}")
 
 
 def failing_row_hashes(rows: DataFrame, failure: Failure, limit: int) -> list[int]:

@@ -47,14 +47,18 @@ CALLERS_FAULT = ("0A", "21", "22", "42", "P0")  # SQLSTATE classes: unsupported,
 def run(context: Context, text: str) -> DataFrame:
     """The statement's rows, not computed yet. Raises `BadInput` for anything but one reading statement."""
     with _as_bad_input(context.spark):
-        state = context.spark._jsparkSession.sessionState()
-        refused = _writing_node(state.sqlParser().parsePlan(text))
+        refused = writing_node(context.spark, text)
         if refused is not None:
             raise BadInput(
                 f"sql: found a statement that does not only read ({refused}), expected one SELECT, WITH, SHOW, DESCRIBE "
                 f"or EXPLAIN statement; tables change through u2qt's other commands only"
             )
         return context.spark.sql(text)
+
+
+def writing_node(spark: SparkSession, text: str) -> str | None:
+    """What in a statement does not only read, by Spark's name for it; None where it only reads."""
+    return _writing_node(spark._jsparkSession.sessionState().sqlParser().parsePlan(text))
 
 
 def _writing_node(plan: Any) -> str | None:

@@ -7,6 +7,8 @@ rows can be compared whole and null-safely and kept whole in quarantine.
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -53,6 +55,25 @@ def resolve(input_root: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else f"{input_root.rstrip('/')}/{path}"
 
 
+def located(source: Source, input_root: str, ds: date | None = None) -> str:
+    """Where the rows (of `ds`) lie. A relative path stays in a local input root, links followed: `BadInput` where one leads out.
+
+    An absolute path or a URI is where the declaration says that it is, and nothing is asked of it.
+    """
+    declared = source.input.path if ds is None else source.input.path.replace("{ds}", str(ds))
+    path = resolve(input_root, declared)
+    if path == declared or ("://" in input_root and not input_root.startswith("file://")):
+        return path
+    root, place = (Path(unquote(urlsplit(p).path) if p.startswith("file://") else p) for p in (input_root, path))
+    for entry in (place, *(below for below in place.rglob("*") if below.is_symlink())):
+        if not entry.resolve().is_relative_to(root.resolve()):
+            raise BadInput(
+                f"source {source.name}: {entry} leads to {entry.resolve()}, expected files inside {root}; "
+                f"put them there, or declare their absolute path in sources/{source.name}.yaml"
+            )
+    return path
+
+
 def path_exists(spark: SparkSession, path: str) -> bool:
     hadoop = spark.sparkContext._gateway.jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
     return bool(hadoop.getFileSystem(spark._jsc.hadoopConfiguration()).exists(hadoop))
@@ -76,7 +97,7 @@ def read_fault(error: Exception) -> str | None:
 
 
 def _from_folder(spark: SparkSession, source: Source, input_root: str, ds: date, notes: ColumnNotes) -> DataFrame:
-    path = resolve(input_root, source.input.path.replace("{ds}", str(ds)))
+    path = located(source, input_root, ds)
     if not path_exists(spark, path):
         raise BadInput(
             f"source {source.name}, {ds}: nothing delivered at {path}, expected its {source.input.format} files; "
@@ -86,11 +107,11 @@ def _from_folder(spark: SparkSession, source: Source, input_root: str, ds: date,
 
 
 def _from_column(spark: SparkSession, source: Source, input_root: str, days: Days, notes: ColumnNotes) -> DataFrame:
-    path = resolve(input_root, source.input.path)
+    path = located(source, input_root)
     if not path_exists(spark, path):
         raise BadInput(f"source {source.name}: nothing at {path}, expected its {source.input.format} files; check --input")
     rows = _text_columns(_read(spark, source, path), source, path, notes)
-    day = F.expr(f"try_cast(`{_escaped(str(source.input.delivered_ds))}` AS DATE)")
+    day = F.col(f"`{_escaped(str(source.input.delivered_ds))}`").try_cast("date")
     dated = rows.withColumn("__delivered_ds", day)
     if not dated.where(F.col("__delivered_ds").isNull()).isEmpty():
         raise BadInput(
@@ -105,7 +126,7 @@ def last_delivered(spark: SparkSession, source: Source, input_root: str) -> date
     """Last day of delivery in an input that names it by a column; None for one folder a day."""
     if source.input.delivered_ds is None:
         return None
-    rows = _read(spark, source, resolve(input_root, source.input.path))
+    rows = _read(spark, source, located(source, input_root))
     last = rows.select(F.max(F.col(f"`{_escaped(source.input.delivered_ds)}`").cast("string")).alias("last")).first()
     return date.fromisoformat(last["last"]) if last and last["last"] else None
 

@@ -142,6 +142,15 @@ class SourceQuality:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DayBar:
+    """One of the last days."""
+
+    ds: date
+    published: int  # users
+    state: str  # done, refused or missing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DayReport:
     """Everything the page shows. `encoded` and `published` count rows of `tokenizer`, and are 0 without one."""
 
@@ -160,6 +169,7 @@ class DayReport:
     samples: tuple[SampleUser, ...]
     stages: tuple[StageRow, ...]
     table_versions: tuple[tuple[str, int], ...]
+    days: tuple[DayBar, ...] = ()  # the last 30 up to `ds`, as far as the ledger goes back
 
     def total(self, outcome: str) -> int:
         """Sum of `rows_in`, `clean`, `quarantined` or `duplicates` over the sources."""

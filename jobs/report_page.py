@@ -11,7 +11,7 @@ from importlib import resources
 import jinja2
 
 from jobs import report_pictures as pictures
-from jobs.report_model import Audit, DayReport
+from jobs.report_model import Audit, DayBar, DayReport
 
 FAILURE_NAMES = ("expectation", "expectation_type", "type", "name")
 FAILURE_FIELDS = ("column", "source", "level", "count", "unexpected_count", "element_count")
@@ -78,6 +78,10 @@ def _step(name: str, count: int, state: str | None = None) -> pictures.Step:
     return pictures.Step(name=name, count=count, state=state or ("done" if count else "missing"))
 
 
+def bars(days: tuple[DayBar, ...]) -> tuple[tuple[int, str], ...]:
+    return tuple((day.published, day.state) for day in days)
+
+
 Failure = tuple[str, list[tuple[str, str]], list[str]]  # what failed, plain facts, row hashes
 
 
@@ -128,7 +132,7 @@ def row_hash(value: int) -> str:
 def render(report: DayReport) -> str:
     """One self-contained HTML page without scripts or outside resources."""
     template = _environment().get_template("report.html.j2")
-    words = {"verdict": verdict(report), "flow": flow(report), "failures": failures}
+    words = {"verdict": verdict(report), "flow": flow(report), "failures": failures, "bars": bars}
     return template.render(report=report, pictures=pictures, **words)
 
 

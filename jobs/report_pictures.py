@@ -16,6 +16,8 @@ BAR, TOP, TALL = 16, 78, 132.0  # width of a flow bar, y of its top, height of t
 ROWS_X, CLEAN_X = 0, 215
 USERS_X = (455, 660, 865, 1070)
 
+DAYS_WIDTH, DAYS_HEIGHT, DAYS_GAP, MARK = 900, 110, 6.0, 6.0  # of the last days' bars; a mark is a day without published users
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
@@ -129,6 +131,16 @@ def columns(values: Sequence[float], *, width: float, height: float, top: float,
             left, right = i * step + gap / 2, (i + 1) * step - gap / 2
             parts.append(f"M{left:.2f} {height:.2f}V{height - tall:.2f}H{right:.2f}V{height:.2f}Z")
     return "".join(parts)
+
+
+def day_bars(days: Sequence[tuple[int, str]]) -> tuple[Box, ...]:
+    """A box per day from (users published, state), to the scale of the most users; a day without users is a mark on the ground."""
+    most = max((users for users, _ in days), default=0)
+    step = DAYS_WIDTH / max(len(days), 1)
+    tall = [max(THINNEST, DAYS_HEIGHT * users / most) if users else MARK for users, _ in days]
+    return tuple(
+        Box(x=i * step + DAYS_GAP / 2, y=DAYS_HEIGHT - tall[i], width=step - DAYS_GAP, height=tall[i], kind=state) for i, (_, state) in enumerate(days)
+    )
 
 
 def ranked_curve(multiplicities: Sequence[tuple[int, int]], codebook_size: int) -> tuple[float, ...]:

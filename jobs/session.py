@@ -38,13 +38,17 @@ CORRECTNESS = {
 
 def build_session(master: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
     """A session for `master` (default: spark-submit's, else `local[*]`) with any `spark.*` setting of `conf`."""
-    conf = dict(conf or {})
-    for key in conf:
-        if not key.startswith("spark."):
-            raise BadInput(f"--conf {key}: expected a setting that starts with 'spark.'")
+    conf = checked_settings(conf)
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit sets it for the Python that it starts
         return _submitted(master, conf)
     return _own(master, conf)
+
+
+def checked_settings(conf: Mapping[str, str] | None) -> dict[str, str]:
+    for key in conf or {}:
+        if not key.startswith("spark."):
+            raise BadInput(f"--conf {key}: expected a setting that starts with 'spark.'")
+    return dict(conf or {})
 
 
 def _submitted(master: str | None, conf: dict[str, str]) -> SparkSession:
@@ -135,6 +139,7 @@ def _one_machine(master: str | None, quiet: Path) -> dict[str, str]:
         "spark.sql.warehouse.dir": f"{scratch}/u2qt-warehouse",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
+        "spark.hadoop.fs.permissions.umask-mode": f"{_umask():03o}",  # Hadoop has one of its own, 022, whatever the user's is
     }
     if master is None or master.startswith("local"):
         settings |= {
@@ -147,6 +152,13 @@ def _one_machine(master: str | None, quiet: Path) -> dict[str, str]:
             "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet.as_uri()}",
         }
     return settings
+
+
+def _umask() -> int:
+    """The user's; the system tells it only to who sets it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _driver_gigabytes() -> int:

@@ -44,7 +44,7 @@ def render(found: tuple[Quarantined, ...]) -> Iterator[Table]:
     reasons = _table("reasons", "source", "reason", "rows")
     for one in found:
         for d in one.deliveries:
-            deliveries.add_row(one.source, d.delivery_id, *(f"{n:,}" for n in (d.rows_in, d.clean, d.quarantined, d.duplicates)), d.gate)
+            deliveries.add_row(one.source, _shown(d.delivery_id), *(f"{n:,}" for n in (d.rows_in, d.clean, d.quarantined, d.duplicates)), d.gate)
         for reason, count in one.reasons:
             reasons.add_row(one.source, reason, f"{count:,}")
     yield deliveries
@@ -53,8 +53,13 @@ def render(found: tuple[Quarantined, ...]) -> Iterator[Table]:
         if one.rows:
             rows = _table(f"{one.source}: raw rows", "delivery", "reasons", "raw")
             for row in one.rows:
-                rows.add_row(row.delivery_id, ", ".join(row.reasons), ascii(row.raw)[:400])
+                rows.add_row(_shown(row.delivery_id), ", ".join(row.reasons), ascii(row.raw)[:400])
             yield rows
+
+
+def _shown(value: str) -> str:
+    """Whole, as `quarantine replay` wants it; escaped where it would steer a terminal."""
+    return value if value.isprintable() else ascii(value)
 
 
 def _table(title: str, *columns: str) -> Table:

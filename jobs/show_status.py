@@ -6,7 +6,7 @@ Reads deliveries, runs, audits, user_tokens, tokenizers and promotions; writes n
 from dataclasses import dataclass, replace
 from datetime import date
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -90,14 +90,14 @@ class DayStatus:
     drift: tuple[str, ...] = ()  # of the newest audit: how the day differs from those before it
 
 
-def last_rows(runs: DataFrame) -> DataFrame:
-    """The ledger's newest row of every stage that did something, and when the stage was last looked at."""
+def last_rows(runs: DataFrame, *by: str) -> DataFrame:
+    """The ledger's newest row of every stage (and of each of `by`) that did something, and when it was last looked at."""
     started = F.date_format("started_at", "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("started")
     row = F.struct("status", "seconds", "rows", "run_id", "detail", days_worked(), started)
     order = F.struct("started_at", "run_id")
     worked = F.max_by(row, F.when(F.col("status") != "skipped", order)).alias("last")
     checked = F.date_format(F.max("started_at"), "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("checked")
-    return runs.groupBy("stage").agg(worked, checked).where(F.col("last").isNotNull()).select("stage", "last.*", "checked")
+    return runs.groupBy(*by, "stage").agg(worked, checked).where(F.col("last").isNotNull()).select(*by, "stage", "last.*", "checked")
 
 
 def marked_old(stages: dict[str, StageStatus]) -> tuple[StageStatus, ...]:
@@ -207,22 +207,24 @@ def _source(name: str, delivered: dict[str, object] | None) -> SourceStatus:
 
 
 def _stages(runs: DataFrame) -> dict[str, StageStatus]:
-    return {
-        row.stage: StageStatus(
-            stage=row.stage,
-            status=row.status,
-            started=row.started,
-            checked=row.checked,
-            seconds=row.seconds,
-            rows=row.rows.get(OUTPUTS.get(row.stage, "")),
-            days=row.days,
-            run_id=row.run_id or "",
-            error=error_text(row.detail),
-            accepted=accepted_text(row.detail),
-            columns=column_lines(row.detail),
-        )
-        for row in last_rows(runs).collect()
-    }
+    return {row.stage: stage_status(row) for row in last_rows(runs).collect()}
+
+
+def stage_status(row: Row) -> StageStatus:
+    """Of a row of `last_rows`."""
+    return StageStatus(
+        stage=row.stage,
+        status=row.status,
+        started=row.started,
+        checked=row.checked,
+        seconds=row.seconds,
+        rows=row.rows.get(OUTPUTS.get(row.stage, "")),
+        days=row.days,
+        run_id=row.run_id or "",
+        error=error_text(row.detail),
+        accepted=accepted_text(row.detail),
+        columns=column_lines(row.detail),
+    )
 
 
 def render(status: DayStatus) -> RenderableType:

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs import report_counts as counts
 from jobs import report_pictures as pictures
+from jobs import show_days
 from jobs.context import Context
 from jobs.delta_tables import on_days
 from jobs.errors import BadInput, Infrastructure
@@ -25,6 +26,7 @@ from jobs.registered_tokenizers import find_registered, promoted_version
 from jobs.report_model import (
     Activity,
     Audit,
+    DayBar,
     DayReport,
     Delivery,
     LevelQuality,
@@ -93,7 +95,14 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
         samples=_samples(features, tokens, levels, catalog) if users else (),
         stages=stages,
         table_versions=tuple(sorted(versions.items())),
+        days=tuple(day_bar(line) for line in show_days.day_lines(tables["runs"], tables["deliveries"], tables["audits"], ds)),
     )
+
+
+def day_bar(line: show_days.DayLine) -> DayBar:
+    """A day that was refused since its publish is refused, and its users still stand."""
+    published = line.users_published or 0
+    return DayBar(ds=line.ds, published=published, state="refused" if line.status in show_days.TROUBLED else "done" if published else "missing")
 
 
 def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | None, Levels, tuple[SourceQuality, ...]]:

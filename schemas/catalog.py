@@ -18,8 +18,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from schemas import keys
 from schemas.drift import DriftRules
 from schemas.errors import IdentifierError
+from schemas.passwords import SECRET_KEY, has_password
 
 RESERVED = frozenset({"user_id", "event_time", "available_time", "ds", "delivered_ds", "delivery_id", "run_id", "reasons", "raw", "row_hash"})
+NOT_IN_PATHS = frozenset("#*?[]{}\\")  # Petastorm's, Hadoop's and Spark's own signs
+LONGEST_PATH, LONGEST_TEXT = 2048, 255
+OWN_OPTIONS = frozenset({"path", "paths", "basepath", "mode", "columnnameofcorruptrecord"})
 ColumnType = Literal["string", "bigint", "double", "boolean", "timestamp", "date"]
 Role = Literal["categorical", "numeric", "text", "ignore"]
 ROLE_TYPES: dict[str, set[str]] = {
@@ -43,8 +47,31 @@ def _duration(value: str) -> str:
 
 
 def _path(value: str) -> str:
-    if ".." in PurePosixPath(value).parts or "\0" in value or "#" in value or not value:
-        raise ValueError("a path without '..', '#' or NUL")
+    """Of one delivery: relative to the input root and inside it, or absolute, or a URI, as the declaration's author says."""
+    literal = value.replace("{ds}", "")
+    if ".." in PurePosixPath(value).parts or set(literal) & NOT_IN_PATHS or not value.isprintable() or not value:
+        raise ValueError(f"a path without '..', control characters, or one of {' '.join(sorted(NOT_IN_PATHS))} (but {{ds}})")
+    if len(value.encode()) > LONGEST_PATH:
+        raise ValueError(f"a path of at most {LONGEST_PATH} bytes")
+    if has_password(value):
+        raise ValueError("a URI without a password: declarations are shared and recorded (docs/security.md)")
+    return value
+
+
+def _options(value: dict[str, str]) -> dict[str, str]:
+    """A reader's options, less those that would read other files, lose rows in silence, or carry a secret."""
+    for key in value:
+        if SECRET_KEY.search(key):
+            raise ValueError(f"no option {key!a}: secrets belong into Spark's own settings (docs/security.md)")
+        if key.lower() in OWN_OPTIONS:
+            raise ValueError(f"options other than {', '.join(sorted(OWN_OPTIONS))} (option {key} is U2QT's own)")
+    return value
+
+
+def _text(value: str) -> str:
+    """A raw column's name or a pattern: anything a person can read."""
+    if not value.isprintable() or len(value) > LONGEST_TEXT:
+        raise ValueError(f"printable characters, at most {LONGEST_TEXT}")
     return value
 
 
@@ -52,6 +79,8 @@ Name = Annotated[str, AfterValidator(keys.name)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Duration = Annotated[str, AfterValidator(_duration)]
 InputPath = Annotated[str, AfterValidator(_path)]
+Options = Annotated[dict[str, str], AfterValidator(_options)]
+RawName = Annotated[str, AfterValidator(_text)]
 
 
 class Declaration(BaseModel):
@@ -61,14 +90,14 @@ class Declaration(BaseModel):
 class KeyField(Declaration):
     """The entity key: who did it."""
 
-    raw_name: str = Field(alias="from", min_length=1)
+    raw_name: RawName = Field(alias="from", min_length=1)
     comment: str = "User id, as the source's owner writes it."
 
 
 class TimeField(Declaration):
     """A moment: the raw column it is read from, its pattern (Spark's, ISO 8601 when left out) and its zone."""
 
-    raw_name: str = Field(alias="from", min_length=1)
+    raw_name: RawName = Field(alias="from", min_length=1)
     format: str | None = None  # Spark datetime pattern; None reads ISO 8601 and typed timestamps
     zone: Zone | None = None  # of values that carry no offset; None means the catalog's
     comment: str = ""
@@ -81,7 +110,7 @@ class Column(Declaration):
     type: ColumnType
     role: Role = "ignore"
     comment: str = Field(min_length=1)
-    raw_name: str | None = Field(default=None, alias="from", min_length=1)  # None: the raw column has the same name
+    raw_name: RawName | None = Field(default=None, alias="from", min_length=1)  # None: the raw column has the same name
     unit: str | None = None  # such as seconds, or minor units of the currency
     nullable: bool = True
     categories: tuple[str, ...] | None = None  # the closed list of a categorical column
@@ -113,9 +142,9 @@ class Input(Declaration):
 
     format: Literal["parquet", "csv", "json", "delta"]
     path: InputPath  # relative to --input, or absolute, or a URI
-    options: dict[str, str] = Field(default_factory=dict)  # reader options, as Spark documents them
-    delivered_ds: str | None = None  # raw column that holds the day of delivery
-    delivery_id: str | None = None  # raw column that names the delivery; default <source>-<delivered_ds>
+    options: Options = Field(default_factory=dict)  # reader options, as Spark documents them
+    delivered_ds: RawName | None = None  # raw column that holds the day of delivery
+    delivery_id: RawName | None = None  # raw column that names the delivery; default <source>-<delivered_ds>
 
     @model_validator(mode="after")
     def _dated(self) -> "Input":

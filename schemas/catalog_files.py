@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.catalog import Catalog, CatalogHeader, Source
 from schemas.drift import DriftRules
 from schemas.errors import CatalogError, Problem
+from schemas.passwords import without_secrets
 
 DRIFT = "drift.json"
 Model = TypeVar("Model", bound=BaseModel)
@@ -68,9 +69,16 @@ def _roots(folder: str | Path | None) -> tuple[Traversable, Traversable, str]:
     if folder is None:
         return resources.files("schemas"), resources.files("expectations"), "the packaged default"
     root = Path(folder)
-    if not root.is_dir():
+    if not _is_folder(root):
         raise CatalogError([_problem(str(folder), "folder", "nothing there", "a folder with catalog.yaml, sources/, expectations/")])
     return root, root / "expectations", str(root.resolve())
+
+
+def _is_folder(root: Path) -> bool:
+    try:
+        return root.is_dir()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _problem(file: str, field: str, found: str, expected: str) -> Problem:
@@ -84,6 +92,8 @@ def _read(file: Traversable, problems: list[Problem]) -> str | None:
         problems.append(_problem(str(file), "file", "nothing there", "this file, as catalog.yaml names the source"))
     except UnicodeDecodeError as error:
         problems.append(_problem(str(file), f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text"))
+    except OSError as error:  # a folder in its place, a loop of links, no permission
+        problems.append(_problem(str(file), "file", f"nothing readable ({error.strerror})", "a file that this user may read"))
     return None
 
 
@@ -98,8 +108,12 @@ def _parse(file: Traversable, model: type[Model], problems: list[Problem]) -> Mo
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}" if mark else "content"
         problems.append(_problem(str(file), line, str(getattr(error, "problem", error)), "valid YAML"))
-    except ValidationError as error:
+    except RecursionError:
+        problems.append(_problem(str(file), "content", "thousands of levels of nesting", "a declaration (docs/catalog.md)"))
+    except ValidationError as error:  # of ours: a ValueError too, and so before it
         problems += [_from_pydantic(str(file), fault) for fault in error.errors(include_url=False)]
+    except ValueError as error:  # YAML's own readers of dates and numbers: 2024-13-45, an integer of 5,000 digits
+        problems.append(_problem(str(file), "content", f"a value that can't be read ({error})", "valid YAML; quote it to make it text"))
     return None
 
 
@@ -119,7 +133,7 @@ def _short(value: object) -> str:
     """Scalars as they are; a whole declaration is only named."""
     if isinstance(value, dict | list | tuple | BaseModel):
         return "this declaration"
-    text = repr(value)
+    text = without_secrets(ascii(value))  # ASCII: a look-alike shows
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -131,6 +145,9 @@ def _suite(file: Traversable, problems: list[Problem]) -> str | None:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         problems.append(_problem(str(file), f"line {error.lineno}", error.msg, "valid JSON"))
+        return None
+    except (RecursionError, ValueError) as error:
+        problems.append(_problem(str(file), "content", f"what can't be read ({type(error).__name__})", "a suite's JSON"))
         return None
     if not isinstance(content, dict) or not content.get("expectations"):
         problems.append(_problem(str(file), "expectations", "none", "a suite with at least one expectation"))

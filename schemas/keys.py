@@ -15,20 +15,23 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z", re.ASCII)
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z", re.ASCII)
 DURATION = re.compile(r"(\d{1,5})([smhd])\Z", re.ASCII)
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
+MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})\Z", re.ASCII)
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)  # room for offsets and lags within what Python and Spark can count
+SHOWN = 80  # characters of a refused value
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def name(value: str) -> str:
     """A source, column or table name."""
     if not NAME.match(value):
-        raise IdentifierError(f"name {value!r}: expected {NAME.pattern[:-2]} (lower case, digits, underscore)")
+        raise IdentifierError(f"name {_shown(value)}: expected {NAME.pattern[:-2]} (lower case, digits, underscore)")
     return value
 
 
 def version(value: str) -> str:
     """A tokenizer version, run id or delivery id given by a person."""
     if not VERSION.match(value) or ".." in value:
-        raise IdentifierError(f"version {value!r}: expected letters, digits, '.', '_' or '-', 1 to 63 of them")
+        raise IdentifierError(f"version {_shown(value)}: expected letters, digits, '.', '_' or '-', 1 to 63 of them")
     return value
 
 
@@ -39,18 +42,20 @@ def day(value: str) -> date:
     except ValueError:  # the shape is right, the date impossible
         parsed = None
     if parsed is None:
-        raise IdentifierError(f"day {value!r}: expected a date written YYYY-MM-DD, such as 2026-01-31")
+        raise IdentifierError(f"day {_shown(value)}: expected a date written YYYY-MM-DD, such as 2026-01-31")
+    if not FIRST_DAY <= parsed <= LAST_DAY:
+        raise IdentifierError(f"day {value!r}: expected a day from {FIRST_DAY} to {LAST_DAY}")
     return parsed
 
 
 def moment(value: str) -> datetime:
     """A moment written ISO 8601 with its offset from UTC, such as 2026-02-01T06:00:00+08:00."""
     try:
-        parsed = datetime.fromisoformat(value)
+        parsed = datetime.fromisoformat(value) if MOMENT.match(value) else None  # fromisoformat takes any character for the T
     except ValueError:
         parsed = None
-    if parsed is None or parsed.tzinfo is None:
-        raise IdentifierError(f"moment {value!r}: expected ISO 8601 with an offset, such as 2026-02-01T06:00:00+08:00")
+    if parsed is None or not FIRST_DAY < parsed.date() < LAST_DAY:
+        raise IdentifierError(f"moment {_shown(value)}: expected ISO 8601 with an offset, such as 2026-02-01T06:00:00+08:00")
     return parsed
 
 
@@ -58,8 +63,13 @@ def duration(value: str) -> timedelta:
     """A duration such as 90s, 30m, 6h or 1d."""
     match = DURATION.match(value)
     if not match:
-        raise IdentifierError(f"duration {value!r}: expected a number and one of s, m, h, d, such as 6h")
+        raise IdentifierError(f"duration {_shown(value)}: expected a number and one of s, m, h, d, such as 6h")
     return timedelta(**{UNITS[match[2]]: int(match[1])})
+
+
+def _shown(value: str) -> str:
+    """A refused value in pure ASCII, so that a look-alike shows, and cut."""
+    return ascii(value) if len(value) <= SHOWN else f"{value[:SHOWN]!a}... ({len(value):,} characters)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
+from benchmarks.kill_lake import Prepared, prepare
 from jobs import (
     audit_tokens,
     build_user_features,
@@ -111,3 +112,9 @@ def writable(published: Context, tmp_path: Path) -> Context:
     root = tmp_path / "writable"
     shutil.copytree(published.lake.root, root)
     return replace(published, lake=Lakehouse(published.spark, str(root)), run_id="second")
+
+
+@pytest.fixture(scope="session")
+def tasks(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
+    """A tiny lakehouse of two sources before and after a `day` and a `repair`, for tests with processes of their own. Copy it."""
+    return prepare(spark, tmp_path_factory.mktemp("tasks"))

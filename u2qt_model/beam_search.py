@@ -38,7 +38,7 @@ def beam_search(latent: Tensor, tables: Sequence[Table], beam: int) -> Tensor:
 
     Greedy takes the lowest code on ties; a beam takes one of them, always the same on one build.
     """
-    empty = torch.zeros(0, len(tables), dtype=torch.int64)
+    empty = latent.new_zeros(0, len(tables), dtype=torch.int64)
     if beam == 1:
         return torch.cat([empty, *(_greedy(part, tables) for part in torch.split(latent, GREEDY_ROWS) if len(part))])
     return torch.cat([empty, *(_beam(part, tables, beam) for part in torch.split(latent, BEAM_ROWS) if len(part))])
@@ -58,7 +58,7 @@ def _greedy(residual: Tensor, tables: Sequence[Table]) -> Tensor:
 def _beam(latent: Tensor, tables: Sequence[Table], beam: int) -> Tensor:
     """The same objective for whole sequences: sum_l (|c_l|^2 / 2 - latent . c_l) + sum_{j<l} c_j . c_l."""
     rows = len(latent)
-    totals, codes = torch.zeros(rows, 1), torch.zeros(rows, 1, 0, dtype=torch.int64)  # (R, B), (R, B, l)
+    totals, codes = latent.new_zeros(rows, 1), latent.new_zeros(rows, 1, 0, dtype=torch.int64)  # (R, B), (R, B, l)
     for level, table in enumerate(tables):
         alone = torch.addmm(table.half_norms, latent, table.codewords.T, alpha=-1)
         size, last = alone.shape[1], level + 1 == len(tables)

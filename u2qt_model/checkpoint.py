@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,11 @@ def load(folder: str | Path, expect_layout: FeatureLayout | None = None) -> Toke
 def _write_folder(target: Path, contents: dict[str, bytes]) -> None:
     """A sibling folder that takes the target's name once it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}"
+    scratch.mkdir()  # by the user's umask, which a temporary folder would not follow
     try:
         for name, content in contents.items():
             _write(scratch / name, content)
-        scratch.chmod(0o755)
         os.rename(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -185,7 +185,7 @@ def _write(path: Path, content: bytes) -> None:
 def _json(path: Path, content: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: found no JSON ({error}), expected an object") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path}: found {type(parsed).__name__}, expected an object")

@@ -307,3 +307,5 @@ def _parse(text: str, where: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{where}: not JSON ({error.msg} at character {error.pos})") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, thousands of brackets
+        raise ConfigError(f"{where}: not JSON that can be read ({type(error).__name__})") from error

@@ -7,7 +7,7 @@ the folder holds JSON and safetensors. Needs the extra `lm`.
 
 import json
 import shutil
-import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,13 +53,13 @@ def export_vocabulary(tokenizer: Tokenizer, out: str | Path, *, base: str | Path
     names = all_names(tokenizer.vocabulary)
     statistics = _statistics(None if base is None else Path(base), width)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}"
+    scratch.mkdir()  # by the user's umask, which a temporary folder would not follow
     try:
         ids = _write_alone(names, scratch) if base is None else _write_extended(names, Path(base), scratch)
         _write_names(names, ids, tokenizer.vocabulary, scratch)
         if statistics is not None:
             _write_rows(tokenizer, ids, statistics, seed, scratch)
-        scratch.chmod(0o755)
         scratch.replace(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -115,5 +115,5 @@ def missing_extra(error: ImportError) -> EncoderError:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EncoderError(f"{path}: found no JSON ({error}), expected a list of modules") from error

@@ -92,7 +92,7 @@ class CodebookStack(nn.Module):
 
     def lookup(self, codes: Tensor, source: int) -> Tensor:
         """(R, D), the sum of the codewords of `codes` (R, l), l levels from the first."""
-        total = torch.zeros(len(codes), self.own.shape[-1])
+        total = self.own.new_zeros(len(codes), self.own.shape[-1])
         for level in range(codes.shape[1]):
             total = total + self.table(source, level)[0][codes[:, level]]
         return total

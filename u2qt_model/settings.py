@@ -28,5 +28,5 @@ def _value(text: str, before: Any) -> Any:
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or of a depth or size that no setting has
         return text

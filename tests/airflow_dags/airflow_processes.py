@@ -63,6 +63,11 @@ def case(dag: str, logical_date: str | None, conf: dict[str, Any], *, fail: str 
     return {"dag": dag, "logical_date": f"{logical_date}T00:00:00+00:00" if logical_date else None, "conf": conf, "env": env}
 
 
+def backfill(conf: dict[str, Any], plan: str, *, fail: str = "none 0 0") -> dict[str, Any]:
+    asked = case("u2qt_backfill", None, {"from": "2024-01-01", "to": "2024-01-05"} | conf, fail=fail)
+    return asked | {"env": asked["env"] | {"FAKE_PLAN": plan}}
+
+
 TRAINING = {"from": "2024-01-01", "to": "2024-01-02", "tokenizer_version": "v2", "size": "tiny"}
 CASES = {
     "plain": case("u2qt_daily", "2024-01-04", {}),
@@ -84,5 +89,12 @@ CASES = {
     "train and promote": case("u2qt_train", None, TRAINING | {"promote": True}),
     "failed training": case("u2qt_train", None, TRAINING | {"promote": True}, fail="train 20 9"),
     "shell as version": case("u2qt_train", None, TRAINING | {"tokenizer_version": "v2$(touch x)"}),
+    "backfill": backfill({}, '["2024-01-03", "2024-01-01"]'),
+    "backfill of a version": backfill({"tokenizer_version": "v2", "cutoff": "2024-02-01T00:00:00+08:00"}, '["2024-01-01"]'),
+    "nothing due": backfill({}, "[]"),
+    "a gate in the backfill": backfill({}, '["2024-01-01", "2024-01-02"]', fail="backfill 10 1"),
+    "infrastructure in the backfill": backfill({}, '["2024-01-01"]', fail="backfill 30 1"),
+    "no plan": backfill({}, "Spark has the last word"),
+    "shell as cutoff": backfill({"cutoff": "2024-02-01; touch x"}, "[]"),
     "training without days": case("u2qt_train", None, {"tokenizer_version": "v2"}),
 }

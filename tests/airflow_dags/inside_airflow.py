@@ -6,6 +6,7 @@ inside_airflow.py run ANSWER CASES          runs DAGs as `airflow dags test` doe
 
 import json
 import os
+import re
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,14 +16,21 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 
 
+def setting(task: Any, name: str) -> Any:
+    """Of a task, or of what it is mapped from."""
+    return getattr(task, "partial_kwargs", {}).get(name, getattr(task, name, None))
+
+
 def described_task(task: Any) -> dict[str, Any]:
+    command = setting(task, "bash_command")
+    mapped = dict.fromkeys(re.findall(r"\$(U2QT_(?:DS|VERSION|CUTOFF))\b", command or ""), "each day's")
     return {
         "task_id": task.task_id,
         "operator": type(task).__name__,
-        "command": getattr(task, "bash_command", None),
-        "env": getattr(task, "env", None),
-        "append_env": getattr(task, "append_env", None),
-        "skips_on": list(getattr(task, "skip_on_exit_code", [])),
+        "command": command,
+        "env": setting(task, "env") or mapped,
+        "append_env": setting(task, "append_env"),
+        "skips_on": list(setting(task, "skip_on_exit_code") or []),
         "retries": task.retries,
         "downstream": sorted(task.downstream_task_ids),
     }
@@ -55,8 +63,13 @@ def ran(case: dict[str, Any]) -> dict[str, Any]:
         run = dag.test(logical_date=logical_date, run_conf=case["conf"])
     except Exception as error:  # the answer of cases that must not run
         return {"refused": f"{type(error).__name__}: {error}"}
-    instances = {instance.task_id: {"state": str(instance.state), "tries": instance.try_number} for instance in run.get_task_instances()}
+    instances = {named(instance): {"state": str(instance.state), "tries": instance.try_number} for instance in run.get_task_instances()}
     return {"refused": None, "state": str(run.state), "tasks": instances}
+
+
+def named(instance: Any) -> str:
+    """A mapped task by what it shows instead of its index."""
+    return instance.task_id if instance.map_index < 0 else f"{instance.task_id} {instance.rendered_map_index}"
 
 
 def main(verb: str, answer: str, cases: str = "") -> None:

@@ -1,5 +1,9 @@
 """The command line: exit codes, messages, options. Commands that need a session are run on the `published` lakehouse."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +11,9 @@ from pyspark.sql import SparkSession
 
 from jobs import cli, cli_options
 from jobs.context import Context
+from jobs.endings import INTERRUPTED
+from jobs.errors import BadInput, GateRefused, Infrastructure
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -43,6 +50,8 @@ def test_bad_arguments_exit_20(capsys: pytest.CaptureFixture[str], arguments: tu
         (("encode", "--ds", "2024-01-01", "--tokenizer-version", "no'quote"), "no'quote"),
         (("sql", "DROP TABLE user_tokens"), "only read"),
         (("sql", "SELECT nothing FROM nowhere"), "nowhere"),
+        (("status", "--format", "xml"), "expected table or json"),
+        (("status", "--ds", "2024-01-01", "--to", "2024-01-02"), "--ds with --to or --format"),
         (("tokenizer", "promote", "v9"), "not registered"),
         (("tokenizer", "roll-back"), "none was before it"),
         (("tokenizer", "shadow", "v1"), "is promoted"),
@@ -66,6 +75,8 @@ def test_bad_values_exit_20_and_name_the_value(published: Context, capsys: pytes
         (("tokenizer", "show", "v1"), "shared"),
         (("tokenizer", "list"), "v1*"),
         (("status", "--ds", "2024-01-03"), "Published"),
+        (("status",), "2024-01-02"),
+        (("status", "--to", "2024-01-02", "--format", "json"), '"ds": "2024-01-02"'),
         (("quarantine", "show", "--delivered-ds", "2024-01-02"), "null:user_id"),
         (("quarantine", "show", "--delivered-ds", "2024-01-02", "--source", "app", "--rows", "2"), "raw rows"),
         (("ddl",), "CREATE TABLE IF NOT EXISTS `user_tokens`"),
@@ -102,3 +113,70 @@ def test_a_setting_must_be_a_pair() -> None:
     """`--conf key` without a value is refused by name."""
     with pytest.raises(cli_options.BadInput, match=r"--conf spark\.x: expected key=value"):
         cli_options.settings(["spark.x"])
+
+
+def last_event(path: Path) -> dict[str, object]:
+    event: dict[str, object] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+    return event
+
+
+@pytest.mark.usefixtures("same_session")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("status", "--ds", "2024-01-03"), 0),
+        (("publish", "--ds", "2024-01-09"), 10),
+        (("build", "--ds", "yesterday"), 20),
+        (("tokenizer", "show", "v9"), 20),
+        (("report", "--ds", "2024-01-03", "--out", "/dev/null/day.html"), 30),
+    ],
+)
+def test_a_command_s_exit_code_is_the_one_that_its_log_says(writable: Context, tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+    """Each code of the table in docs/operations.md comes out of a command."""
+    log = tmp_path / "events.jsonl"
+    assert cli.call([*arguments, "--root", writable.lake.root, "--log", str(log)]) == code
+    ended = last_event(log)
+    assert (ended["event"], ended["exit_code"], "error" in ended) == ("command_ended", code, code != 0)
+
+
+BROKEN = "from jobs import cli, show_catalog\nshow_catalog.checked = lambda folder: 1 / 0\ncli.main()"
+
+
+@pytest.mark.parametrize(
+    ("start", "arguments", "code", "said"),
+    [
+        (("-m", "jobs.cli"), ("catalog", "show"), 0, ""),
+        (("-m", "jobs.cli"), ("catalog", "check", "/nowhere"), 20, "found nothing there"),
+        (("-m", "jobs.cli"), ("build", "--nonsense"), 20, "No such option"),
+        (("-c", BROKEN), ("catalog", "show"), 1, "ZeroDivisionError"),
+    ],
+)
+def test_a_process_ends_with_the_code(tmp_path: Path, start: tuple[str, ...], arguments: tuple[str, ...], code: int, said: str) -> None:
+    """As a scheduler sees it; of a bug the log has the type alone, and standard error the traceback."""
+    log = tmp_path / "events.jsonl"
+    ended = subprocess.run([sys.executable, *start, *arguments], env=os.environ | {"U2QT_LOG": str(log)}, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+    if said != "No such option":  # wrong arguments name no command yet
+        assert last_event(log)["exit_code"] == code
+    if code == 1:
+        assert last_event(log)["error"] == "ZeroDivisionError"
+
+
+def test_a_log_that_can_t_be_written_stops_a_process_before_its_work(tmp_path: Path) -> None:
+    """Exit 30, one message, and nothing else on standard error."""
+    log = tmp_path / "nowhere" / "events.jsonl"
+    command = [sys.executable, "-m", "jobs.cli", "sql", "SELECT 1", "--root", str(tmp_path / "lake"), "--log", str(log)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 30
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"u2qt: --log {log}: can't be written (No such file or directory)")
+    assert not (tmp_path / "lake").exists()
+
+
+def test_the_documented_codes_are_those_of_the_errors() -> None:
+    """docs/operations.md has one row per code."""
+    text = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.split("| exit code |", 1)[1].split("\n\n", 1)[0]
+    documented = {int(row.split("|")[1]) for row in table.splitlines()[2:]}
+    assert documented == {0, 1, INTERRUPTED, *(error.exit_code for error in (GateRefused, BadInput, Infrastructure))}

@@ -13,7 +13,7 @@ from scipy import sparse
 from jobs.errors import Infrastructure
 from jobs.evaluation_metrics import Interval, measure, person_draws
 from jobs.evaluation_models import MODELS, out_of_split_scores, require_installed
-from jobs.evaluation_results import Control, Evaluation, evaluate
+from jobs.evaluation_results import Control, Evaluation, evaluate, shuffled_controls
 from jobs.evaluation_splits import Split, person_folds
 from jobs.show_evaluation import render
 
@@ -112,6 +112,18 @@ def test_a_control_that_is_off_says_so() -> None:
     """Its interval must hold .5."""
     assert not Control(features="tokens a", auc=Interval(value=0.6, low=0.55, high=0.65)).passed
     assert Control(features="tokens a", auc=Interval(value=0.52, low=0.49, high=0.55)).passed
+
+
+def test_a_split_that_lets_people_be_recalled_fails_the_control() -> None:
+    """Rows that are learned from and tried: a column per person recalls its shuffled labels. Folds of persons don't, on the same rows."""
+    persons = np.repeat(np.arange(40), 8)
+    named, labels = np.eye(40)[persons], np.random.default_rng(0).integers(0, 2, 320)
+    leaking = (Split(train=np.arange(320), test=np.arange(320)),)
+    (off,) = shuffled_controls({"tokens a": named}, labels, persons, leaking, seed=0)
+    assert not off.passed
+    assert off.auc.value > 0.6
+    (honest,) = shuffled_controls({"tokens a": named}, labels, persons, person_folds(persons, labels, folds=5, seed=0), seed=0)
+    assert honest.passed
 
 
 def test_without_lightgbm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

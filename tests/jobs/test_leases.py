@@ -175,3 +175,21 @@ def test_the_oldest_lease_says_what_may_be_in_use() -> None:
     later = NOW + timedelta(hours=1)
     assert leases.oldest_start([replace(lease, started_at=later), lease], later) == NOW
     assert leases.oldest_start([], later) == later
+
+
+def test_a_renewal_that_fails_is_tried_again(lake_context: Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk for a moment costs a warning, not the lease."""
+    monkeypatch.setattr(leases, "LASTS", timedelta(seconds=3))
+    write, fails = leases._write, iter([False, True, True])  # the lease itself, then two renewals
+
+    def full(folder: Path, lease: Lease) -> None:
+        if next(fails, False):
+            raise OSError(28, "No space left on device")
+        write(folder, lease)
+
+    monkeypatch.setattr(leases, "_write", full)
+    with held(lake_context.lake, "build", "a"):
+        first = standing(lake_context.lake)[0]
+        time.sleep(2.5)
+        assert standing(lake_context.lake)[0].expires_at > first.expires_at
+    assert caplog.text.count("could not be renewed (No space left on device)") == 2

@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
 from jobs import report_page
-from jobs.report_model import Audit, DayReport, Delivery, LevelQuality, SourceQuality, TokenizerInfo
+from jobs.report_model import Audit, DayBar, DayReport, Delivery, LevelQuality, SourceQuality, TokenizerInfo
 
 EMPTY = DayReport(
     ds=date(2026, 1, 14),
@@ -107,3 +107,18 @@ def test_quality_of_the_tokenizer_is_on_the_page() -> None:
     for shown in ("Quality of the tokenizer", "12,345 slices, 50% unique, 1% collide", "0.2500", "3 of 512", "400.4", "0.31", "0.0123, 0.5"):
         assert shown in page
     assert "Quality of the tokenizer" not in report_page.render(replace(EMPTY, tokenizer=TOKENIZER))
+
+
+def test_the_last_days_name_those_that_are_not_published() -> None:
+    """A refused day with users is one that stood before; without days there is no chart."""
+    states = (("done", 1200), ("missing", 0), ("refused", 0), ("refused", 1100))
+    days = tuple(DayBar(ds=EMPTY.ds + timedelta(days=n - 3), published=users, state=state) for n, (state, users) in enumerate(states))
+    page = report_page.render(replace(EMPTY, days=days))
+    assert "at most 1,200" in page
+    assert "Refused: 2026-01-13, 2026-01-14." in page
+    assert "Not published: 2026-01-12." in page
+    assert "<title>2026-01-14: 1,100 users, refused</title>" in page
+    chart = page.split('<svg class="days"', 1)[1].split("</svg>", 1)[0]
+    assert [chart.count(f'<rect class="box {state}"') for state in ("done", "missing", "refused")] == [1, 1, 2]
+    assert "The last days" not in report_page.render(EMPTY)
+    assert '<span class="last">' not in report_page.render(replace(EMPTY, days=days[-1:]))

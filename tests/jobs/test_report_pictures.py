@@ -65,3 +65,13 @@ def test_stations_not_reached_are_drawn_as_missing() -> None:
     shapes = pictures.flow_shapes(flow(users=0))
     assert [box.kind for box in shapes.boxes].count("missing") == 4
     assert not any(ribbon.kind in ("done", "bridge") for ribbon in shapes.ribbons)
+
+
+def test_a_day_without_users_is_a_mark_on_the_ground() -> None:
+    """The most users are as high as the picture; a few are still seen; no days, no boxes."""
+    most, few, none = pictures.day_bars([(1000, "done"), (1, "refused"), (0, "missing")])
+    assert (most.y, most.height, most.kind) == (0, pictures.DAYS_HEIGHT, "done")
+    assert (few.height, few.kind) == (pictures.THINNEST, "refused")
+    assert (none.y + none.height, none.height) == (pictures.DAYS_HEIGHT, pictures.MARK)
+    assert none.x + none.width <= pictures.DAYS_WIDTH
+    assert pictures.day_bars([]) == ()

@@ -1,5 +1,6 @@
 """Running again: unchanged work is recognised and skipped, late rows change their own day and only the users they are of."""
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -12,11 +13,13 @@ from pyspark.sql import functions as F
 from jobs import audit_tokens, available_rows, build_user_features, encode_users, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
+from jobs.label_input import published_repairs
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
 
 DAYS = Days(date(2024, 1, 1), date(2024, 1, 3))
 SECOND = Days(date(2024, 1, 2), date(2024, 1, 2))
+RECOVERED = "its commit stands and its ledger row was lost; found by again"
 MUCH_LATER = datetime(2024, 2, 1, tzinfo=UTC)
 STAGES = (validate_sources, build_user_features, encode_users, audit_tokens, publish_tokens)
 
@@ -115,6 +118,27 @@ def test_late_rows_change_their_own_day_and_the_users_they_are_of(published: Con
     full = replace(fed_late, lake=Lakehouse(fed_late.spark, str(tmp_path / "full")), run_id="full")
     run_day(full, SECOND, MUCH_LATER, force=True)
     assert tokens(full, "available_at") == tokens(fed_late, "available_at") != tokens(published, "available_at")
+
+
+def test_a_publish_that_lost_its_ledger_row_gets_it_from_the_next_run(fed_late: Context) -> None:
+    """Its process died between its commit and that row. The rows that it superseded stay known although its `run_id` is replaced."""
+    validate_sources.run(fed_late, DAYS)
+    run_day(fed_late, SECOND, MUCH_LATER)
+    superseded = fed_late.lake.read("user_tokens_superseded").count()
+    assert known_repairs(fed_late) == superseded > 0
+    fed_late.spark.sql(f"DELETE FROM delta.`{fed_late.lake.path('runs')}` WHERE run_id = 'late' AND stage = 'publish_tokens'")
+    again = replace(fed_late, run_id="again")
+    publish_tokens.run(again, SECOND, "v1")
+    assert statuses(again) == {"publish_tokens": "done"}
+    (row,) = fed_late.lake.read("runs").where("run_id = 'late' AND stage = 'publish_tokens'").collect()
+    assert (row.status, str(row.ds_from), json.loads(row.detail)) == ("done", "2024-01-02", {"recovered": RECOVERED})
+    assert known_repairs(fed_late) == superseded
+    assert fed_late.lake.read("user_tokens").where("run_id = 'late'").isEmpty()
+
+
+def known_repairs(context: Context) -> int:
+    tables = (context.lake.read(table) for table in ("user_tokens_superseded", "user_tokens", "runs"))
+    return published_repairs(*tables).count()
 
 
 def features_of_the_second(context: Context) -> list[Row]:

@@ -89,3 +89,10 @@ def test_least_are_the_least(rows: int, width: int, number: int, seed: int) -> N
     torch.testing.assert_close(found.sort(dim=1).values, values.sort(dim=1).values[:, :number])
     torch.testing.assert_close(values.gather(1, places), found)
     assert all(len(set(row.tolist())) == len(row) for row in places)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_search_stays_on_the_latents_device(beam: int) -> None:
+    """On a device that holds no numbers: a tensor of the CPU among its own would be refused."""
+    levels = [(_randn(size, 4).to("meta"), torch.ones(size, dtype=torch.bool, device="meta")) for size in (5, 6)]
+    assert beam_search(_randn(7, 4).to("meta"), prepared(levels, crossings=True), beam).device.type == "meta"

@@ -112,7 +112,7 @@ def test_foreign_config_is_refused(folder: Path, edit: Callable[[dict[str, Any]]
 
 
 @pytest.mark.parametrize("name", FILES[1:])
-@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe", b"[" * 50_000, b"9" * 5000], ids=["list", "half", "no UTF-8", "deep", "huge number"])
 def test_files_that_are_no_objects_are_refused(folder: Path, name: str, content: bytes) -> None:
     """A list, cut off, not UTF-8."""
     (folder / name).write_bytes(content)

@@ -10,6 +10,7 @@ from u2qt_model.config import QuantizerConfig
 from u2qt_model.joint import PULL, NormalEquations, refine_jointly
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.quantizer import CodebookStack
+from u2qt_model.restarts import used_codes
 
 LAYOUTS = {
     "depth": QuantizerConfig(shared_levels=1, own_levels=2, codebook_size=4, joint_rounds=5),
@@ -108,3 +109,35 @@ def test_absent_source_is_left_alone() -> None:
     refine_jointly(stack, latents, lambda: 0.0)
     assert all(tensor.isfinite().all() for tensor in stack.state_dict().values())
     assert stack.own[1].abs().sum() == 0
+
+
+def _with_dead_code(config: QuantizerConfig) -> CodebookStack:
+    """One codeword of the second source's own block of the last level lies where no slice is."""
+    stack = _started(replace(config, joint_rounds=0))
+    stack.own[1, -1, 0] = 1e3
+    return stack
+
+
+def _unused(stack: CodebookStack) -> int:
+    codes = [stack.encode(x, source) for source, x in enumerate(_latents())]
+    return sum(int((~used).sum()) for used in used_codes(stack, codes))
+
+
+@pytest.mark.parametrize("layout", ["depth", "width", "own"])
+def test_a_code_that_the_kept_round_left_unused_is_put_to_use(layout: str) -> None:
+    """After the last round, where the error is no higher for it."""
+    stack = _with_dead_code(LAYOUTS[layout])
+    assert _unused(stack) == 1
+    before, found = _error(stack), refine_jointly(stack, _latents(), lambda: _error(stack))
+    assert len(found) > 1
+    assert _unused(stack) == 0
+    assert _error(stack) <= before
+
+
+def test_an_unused_code_stays_where_using_it_costs_error_or_restarts_are_off() -> None:
+    """What `measure` says decides; the switch too."""
+    for change, measures in ((True, iter((1.0, 2.0))), (False, iter((1.0,)))):
+        stack = _with_dead_code(replace(LAYOUTS["width"], restart_dead=change))
+        before = stack.own.clone()
+        refine_jointly(stack, _latents(), lambda: next(measures))  # noqa: B023
+        assert stack.own.equal(before)

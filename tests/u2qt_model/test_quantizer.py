@@ -113,3 +113,11 @@ def test_plain_quantizer_is_its_codebooks() -> None:
     assert quantizer.margins(x, codes, 1).equal(quantizer.codebooks.margins(x, codes, 1))
     torch.testing.assert_close(quantizer.reconstruct(codes, 1), quantizer.codebooks.lookup(codes, 1))
     assert not quantizer.trainable
+
+
+def test_codes_and_lookup_stay_on_the_device() -> None:
+    """On a device that holds no numbers: a tensor of the CPU among its own would be refused."""
+    stack = CodebookStack(2, 3, QuantizerConfig(layout="width", shared_levels=2, own_levels=2, codebook_size=4)).to("meta")
+    codes = stack.encode(torch.zeros(5, 3, device="meta"), 1)
+    assert codes.shape == (5, 2)
+    assert stack.lookup(codes, 1).device.type == "meta"

@@ -90,6 +90,20 @@ def test_batch_of_one_slice_trains() -> None:
         assert all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
 
 
+@pytest.mark.parametrize("name", SWITCHES)
+def test_more_codes_than_slices_train(name: str) -> None:
+    """512 codes of a block, 400 slices: codes that the start left closed stay so, whatever the switch; nothing is NaN."""
+    quantizer, refiner = _refiner(codebook_size=512, **SWITCHES[name])
+    blocks = quantizer.codebooks.blocks()
+    before = [quantizer.codebooks.block(block)[1].clone() for block in blocks]
+    errors = _epochs(refiner, 3)
+    assert not torch.tensor(errors).isnan().any()
+    assert all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
+    for block, is_open in zip(blocks, before, strict=True):
+        assert not is_open.all()
+        assert quantizer.codebooks.block(block)[1].equal(is_open)
+
+
 def test_absent_source_stays_as_it_is() -> None:
     """Its networks and own tables don't move, and nothing becomes NaN."""
     quantizer, refiner = _refiner(codebooks="ema")

@@ -1,0 +1,120 @@
+"""u2qt_backfill: the days that `u2qt plan` finds missing or stale, one mapped task a day. Triggered by hand.
+
+Knows nothing of u2qt but its command line; values of a run reach the commands through the environment, never through
+their text.
+"""
+
+import json
+import os
+from datetime import date, timedelta
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Context, Param, RetryDecision, RetryPolicy, task
+
+AT_ONCE = int(os.environ.get("U2QT_BACKFILL_AT_ONCE", "1"))  # days; with more than one, a later day may end before an earlier one
+INFRASTRUCTURE = 30  # the one exit code that another try can change
+SETTINGS = """\
+: "${U2QT_ROOT:?expected the lakehouse, an absolute path or URI}" "${U2QT_INPUT:?expected the folder of raw input, an absolute path or URI}"
+"""
+OPTIONS = '${U2QT_VERSION:+--tokenizer-version "$U2QT_VERSION"} ${U2QT_CUTOFF:+--cutoff "$U2QT_CUTOFF"}\n'
+PLAN = SETTINGS + 'exec "${U2QT_BIN:-u2qt}" plan --from "$U2QT_FROM" --to "$U2QT_TO" --format days ' + OPTIONS
+BACKFILL = SETTINGS + 'exec "${U2QT_BIN:-u2qt}" backfill --from "$U2QT_DS" --to "$U2QT_DS" ' + OPTIONS
+DOC = """\
+What the command `backfill` does, from Airflow: `plan_days` asks which days of `from` to `to` are missing, failed or stale, and `backfill_day` is mapped over
+them, oldest first. Each task does one day, from the first stage that is due; a day that is done by then is nothing to do. So the DAG may be triggered
+again at any time, and after a failure it goes on with what is left.
+
+**Order**: one day at a time (`U2QT_BACKFILL_AT_ONCE`, of the scheduler, raises that). With more than one at once a day may be audited before the days
+before it are published; its drift gates then compare with fewer days.
+
+**History for a new tokenizer**: give `tokenizer_version`; without it the promoted version's days are looked at, and days that some version has
+published are left as they are. **Late rows**: they count up to `cutoff`, by default up to what is validated.
+
+**Settings** (environment of the workers): `U2QT_ROOT`, `U2QT_INPUT`, `U2QT_CATALOG`, `U2QT_BIN` as for `u2qt_daily`. At most 1,024 days in one run
+(Airflow's `max_map_length`).
+
+### Triage
+Start with `u2qt plan --from D --to D`: it says for each day and stage why it is due.
+
+| exit | means | retried |
+|---|---|---|
+| 10 | a gate refused that day; nothing of it was published | never |
+| 20 | bad input: an undelivered day, a version that is not registered, a wrong day | never |
+| 30 | infrastructure: Java, disk, memory, permissions, another run on that day | twice, 5 minutes apart |
+| 1 | a bug; the log has a traceback | never |
+
+| symptom | cause | command |
+|---|---|---|
+| `plan_days` found nothing, no `backfill_day` | nothing is due | `u2qt plan --from D --to D` |
+| `backfill_day` of one day, exit 10 | its gate | `u2qt status --ds D`; mend it, then clear the task |
+| `backfill_day`, exit 20, "not validated" or no input | the day was never delivered | ask the source's owner, then clear the task |
+| `backfill_day`, exit 30, "one driver" | the lakehouse lies on a store where parallel days could overwrite each other's commits | `u2qt doctor` with the root |
+| `days_to_do` failed | the last line of the plan's output is no list of days | look at the log of `plan_days` |
+"""
+
+
+class RetryInfrastructure(RetryPolicy):
+    """Tries again after exit code 30 alone. BashOperator says the code in its message only; an unknown message fails."""
+
+    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None) -> RetryDecision:
+        if str(exception).endswith(f"exit code {INFRASTRUCTURE}."):
+            return RetryDecision.retry(reason="infrastructure")
+        return RetryDecision.fail(reason="another try would end the same way")
+
+
+RETRIES = {"retries": 2, "retry_delay": timedelta(minutes=5), "retry_policy": RetryInfrastructure(), "skip_on_exit_code": None}
+
+
+@task(retries=0)
+def days_to_do(plan: str, params: dict[str, str]) -> list[dict[str, str]]:
+    """The environment of each day's task, from the last line that the plan printed."""
+    days = sorted(date.fromisoformat(day) for day in json.loads(plan))
+    chosen = {"U2QT_VERSION": params["tokenizer_version"] or "", "U2QT_CUTOFF": params["cutoff"] or ""}
+    return [{"U2QT_DS": day.isoformat()} | chosen for day in days]
+
+
+def day(description: str) -> Param:
+    return Param(type="string", format="date", pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", maxLength=10, description=description)
+
+
+with DAG(
+    "u2qt_backfill",
+    description="Days that are missing or stale, one task a day.",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "from": day("First day to look at, YYYY-MM-DD."),
+        "to": day("Last day to look at, YYYY-MM-DD."),
+        "tokenizer_version": Param(
+            None, type=["null", "string"], pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", maxLength=63, description="Version to have on every day."
+        ),
+        "cutoff": Param(
+            None, type=["null", "string"], pattern="^[0-9T:+Z.-]+$", maxLength=40, description="Late rows count up to this moment, ISO 8601 with offset."
+        ),
+    },
+    doc_md=DOC,
+    tags=["u2qt"],
+):
+    planned = BashOperator(
+        task_id="plan_days",
+        bash_command=PLAN,
+        env={
+            "U2QT_FROM": "{{ params['from'] }}",
+            "U2QT_TO": "{{ params.to }}",
+            "U2QT_VERSION": "{{ params.tokenizer_version or '' }}",
+            "U2QT_CUTOFF": "{{ params.cutoff or '' }}",
+        },
+        append_env=True,
+        do_xcom_push=True,
+        **RETRIES,
+    )
+    BashOperator.partial(
+        task_id="backfill_day",
+        bash_command=BACKFILL,
+        append_env=True,
+        do_xcom_push=False,
+        max_active_tis_per_dag=AT_ONCE,
+        map_index_template="{{ task.env['U2QT_DS'] }}",
+        **RETRIES,
+    ).expand(env=days_to_do(planned.output))

@@ -1,0 +1,62 @@
+"""u2qt_backfill, run by Airflow with a command that only writes down its arguments and prints a plan."""
+
+import pytest
+from airflow_processes import FakeRun
+
+PLANNED = "[plan][--from][2024-01-01][--to][2024-01-05][--format][days]"
+
+
+def done(ds: str) -> str:
+    return f"[backfill][--from][{ds}][--to][{ds}]"
+
+
+def test_each_planned_day_is_a_task_oldest_first(runs: dict[str, FakeRun]) -> None:
+    """Named by its day, whatever order the plan has them in."""
+    run = runs["backfill"]
+    assert run.calls == [PLANNED, done("2024-01-01"), done("2024-01-03")]
+    assert run.state == "success"
+    assert {name for name in run.tasks if name.startswith("backfill_day")} == {"backfill_day 2024-01-01", "backfill_day 2024-01-03"}
+
+
+def test_version_and_cutoff_reach_plan_and_days(runs: dict[str, FakeRun]) -> None:
+    """Left out where they are not given."""
+    chosen = "[--tokenizer-version][v2][--cutoff][2024-02-01T00:00:00+08:00]"
+    assert runs["backfill of a version"].calls == [PLANNED + chosen, done("2024-01-01") + chosen]
+
+
+def test_without_a_day_due_nothing_is_run(runs: dict[str, FakeRun]) -> None:
+    """And the run has succeeded."""
+    run = runs["nothing due"]
+    assert run.calls == [PLANNED]
+    assert run.state == "success"
+
+
+def test_a_refused_day_fails_and_the_others_are_done(runs: dict[str, FakeRun]) -> None:
+    """The gate's answer stands; the next run's plan has what is left."""
+    run = runs["a gate in the backfill"]
+    assert run.calls == [PLANNED, done("2024-01-01"), done("2024-01-02")]
+    assert run.tasks["backfill_day 2024-01-01"] == {"state": "failed", "tries": 1}
+    assert run.tasks["backfill_day 2024-01-02"]["state"] == "success"
+    assert run.state == "failed"
+
+
+def test_infrastructure_is_tried_again(runs: dict[str, FakeRun]) -> None:
+    """As on a daily run."""
+    run = runs["infrastructure in the backfill"]
+    assert run.calls == [PLANNED, done("2024-01-01"), done("2024-01-01")]
+    assert run.state == "success"
+
+
+def test_output_that_is_no_plan_does_nothing(runs: dict[str, FakeRun]) -> None:
+    """Nobody guesses days."""
+    run = runs["no plan"]
+    assert run.calls == [PLANNED]
+    assert run.tasks["days_to_do"] == {"state": "failed", "tries": 1}
+    assert run.state == "failed"
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("shell as cutoff", "cutoff")])
+def test_wrong_parameters_are_refused(runs: dict[str, FakeRun], name: str, parameter: str) -> None:
+    """Before any task."""
+    assert f"ParamValidationError: Invalid input for param {parameter}" in (runs[name].refused or "")
+    assert runs[name].calls == []
