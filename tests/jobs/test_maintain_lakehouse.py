@@ -111,7 +111,7 @@ def test_a_vacuum_keeps_what_a_reader_holds_until_its_process_is_dead(writable: 
     reader.wait()
     done = maintain_lakehouse.run(writable, retain_hours=0)
     assert done.horizon == Horizon(hours=0)
-    with pytest.raises(PySparkException, match="FILE_NOT_EXIST|FileNotFound|does not exist"):
+    with pytest.raises(PySparkException, match=r"FILE_NOT_EXIST|FileNotFound|does not exist"):
         writable.lake.read("user_tokens", version).where("ds = '2024-01-02'").collect()
 
 
