@@ -16,7 +16,7 @@ from functools import partial
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs import drift_gates, quality
+from jobs import drift_gates, quality, retention
 from jobs.changed_days import changed_days
 from jobs.context import Context
 from jobs.day_states import DayState, definition_hash, sum_text, summed
@@ -48,6 +48,7 @@ def run(context: Context, days: Days, version: str | None = None, *, force: bool
     """Raises `GateRefused` naming every failing expectation with counts and sample row hashes, or every gate that blocked."""
     with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
+        retention.require_features(context, days)
     describe = partial(states_now, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
         for part in parts:

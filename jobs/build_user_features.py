@@ -14,7 +14,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs import quality
+from jobs import quality, retention
 from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition
 from jobs.changed_days import changed_days
 from jobs.context import Context
@@ -109,10 +109,13 @@ def finished(users: DataFrame, catalog: Catalog, known: Column, run_id: str) -> 
 
 
 def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, force: bool = False) -> None:
-    """Raises `BadInput` when a source of the days is not validated, `GateRefused` when the written rows fail the suite.
+    """Raises `BadInput` when a source of the days is not validated or was removed, `GateRefused` when the written rows fail the suite.
 
     Without `given_cutoff` a day that was repaired keeps the repair's, so that running it again never undoes the repair.
     """
+    with record_stage(context, STAGE, days, only_errors=True):
+        if not force:
+            retention.require_sources(context, days)
     cutoffs = dict.fromkeys(days, given_cutoff) if given_cutoff else _repairs(context, days)
 
     def describe(part: Days) -> dict[date, DayState]:

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from jobs import cli_day, cli_evaluate, cli_forget, cli_history, cli_input, cli_tokenizer_life, cli_tokens
+from jobs import cli_day, cli_evaluate, cli_forget, cli_history, cli_input, cli_maintain, cli_tokenizer_life, cli_tokens
 from jobs.cli_options import checked_place, console, logged
 from jobs.endings import as_told, exit_code, is_expected
 from schemas.passwords import secrets_in, without_secrets
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help="User tokens from behaviour, daily, on Spark.")
-for part in (cli_input.app, cli_day.app, cli_history.app, cli_tokens.app, cli_evaluate.app, cli_forget.app):
+for part in (cli_input.app, cli_day.app, cli_history.app, cli_maintain.app, cli_tokens.app, cli_evaluate.app, cli_forget.app):
     app.add_typer(part)
 app.add_typer(cli_tokenizer_life.app, name="tokenizer")
 

@@ -43,6 +43,7 @@ def plan(
             sys.stdout.write(json.dumps({"ds": str(e.ds), "stage": e.stage, "reason": e.reason, "rows": e.rows, "seconds": seconds}) + "\n")
     else:
         _show(entries, days)
+        _say_removed(context, days)
 
 
 def _show(entries: list[Any], days: keys.Days) -> None:
@@ -59,6 +60,15 @@ def _show(entries: list[Any], days: keys.Days) -> None:
     worked = len({e.ds for e in entries})
     say(f"{worked} of {len(days)} days, {len(entries)} stages, about {sum(known) / 60:.1f} min by the ledger, one day at a time")
     say(f"next: u2qt backfill --from {days.first} --to {days.last}")
+
+
+def _say_removed(context: Any, days: keys.Days) -> None:
+    """Removed days are not planned; silence would make them look complete."""
+    from jobs import retention
+
+    gone = {table: day for table, day in sorted(retention.removed_through(context).items()) if day >= days.first}
+    for day in sorted(set(gone.values())):
+        say(f"removed by retention, up to {day}: {', '.join(table for table in gone if gone[table] == day)}")
 
 
 @app.command()

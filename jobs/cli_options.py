@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +35,7 @@ To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
 Alone = Literal["no", "where possible", "always"]
+AloneFor = Callable[[Mapping[str, Any]], Alone]  # of the command's own options
 HEADLINE = (
     "rows_in",
     "clean",
@@ -107,10 +108,11 @@ def _checked_places(options: dict[str, Any]) -> None:
             checked_place(f"--{name.replace('_', '-')}", str(options[name]))
 
 
-def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable[..., Any]:
+def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") -> Callable[..., Any]:
     """Adds the options that every stage takes, opens the session, holds a lease, and passes the first argument `context`.
 
-    `alone`: whether the command has the lakehouse for itself; `where possible` is everywhere but on an object store.
+    `alone`: whether the command has the lakehouse for itself; `where possible` is everywhere but on an object store. A function
+    decides by the options that the command was given.
     """
 
     @functools.wraps(function)
@@ -138,7 +140,8 @@ def with_spark(function: Callable[..., Any], *, alone: Alone = "no") -> Callable
             spark = build_session(master, settings(conf))
             try:
                 lake = Lakehouse(spark, root)
-                with leases.held(lake, purpose, name, exclusive=alone == "always" or (alone == "where possible" and lake.is_local)):
+                wish = alone(kwargs) if callable(alone) else alone
+                with leases.held(lake, purpose, name, exclusive=wish == "always" or (wish == "where possible" and lake.is_local)):
                     return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name, forget_key=key_file), *args, **kwargs)
             finally:
                 spark.stop()

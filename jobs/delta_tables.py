@@ -49,11 +49,12 @@ class ActiveFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Where:
-    """A predicate on partition columns, from checked values only: days, and equalities of identifiers."""
+    """A predicate on partition columns, from checked values only: days, equalities of identifiers, and those of `also`."""
 
     days: Days | None = None
     day_column: str = "ds"
     equals: tuple[tuple[str, str], ...] = ()
+    also: "Where | None" = None
 
     def sql(self) -> str:
         parts = []
@@ -61,6 +62,8 @@ class Where:
             column = keys.name(self.day_column)
             parts.append(f"{column} >= DATE'{self.days.first}' AND {column} <= DATE'{self.days.last}'")
         parts += [f"{keys.name(column)} = '{keys.version(value)}'" for column, value in self.equals]
+        if self.also is not None:
+            parts.append(self.also.sql())
         if not parts:
             raise AssertionError("an empty predicate would replace the whole table")
         return " AND ".join(parts)
@@ -75,6 +78,7 @@ class Lakehouse:
                 raise BadInput(f"--root {root!r}: found {forbidden!r}, expected a path without it (Delta, Petastorm or SQL would misread it)")
         self.spark = spark
         self.standing: Callable[[], None] | None = None  # raises when the lease that this process holds is over
+        self.lease_id: str | None = None  # of that lease
         parts = urlsplit(root)
         self.is_local = parts.scheme in ("", "file")
         self.root = str(Path(unquote(parts.path) if parts.scheme else root).resolve()) if self.is_local else root.rstrip("/")
@@ -183,13 +187,15 @@ class Lakehouse:
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
         """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""
-        snapshot = self._snapshot(table, version)
-        files = snapshot.allFiles().toDF()
-        files = DataFrame(files, self.spark)
-        if where is not None:
-            files = _in_partitions(files, where)
-        picked = files.select("path", "partitionValues", F.get_json_object("stats", "$.numRecords").cast("bigint").alias("rows"), "deletionVector")
+        picked = self.snapshot_files(table, version, where).select(
+            "path", "partitionValues", F.get_json_object("stats", "$.numRecords").cast("bigint").alias("rows"), "deletionVector"
+        )
         return [self._active_file(table, row.asDict()) for row in picked.orderBy("path").collect()]
+
+    def snapshot_files(self, table: str, version: int | None = None, where: Where | None = None) -> DataFrame:
+        """Delta's own rows about a snapshot's files: path, partitionValues, size in bytes, stats."""
+        files = DataFrame(self._snapshot(table, version).allFiles().toDF(), self.spark)
+        return files if where is None else _in_partitions(files, where)
 
     def _active_file(self, table: str, row: dict[str, object]) -> ActiveFile:
         if row["deletionVector"] is not None or row["rows"] is None:
@@ -256,7 +262,7 @@ def _in_partitions(files: DataFrame, where: Where) -> DataFrame:
         files = files.where((day >= F.lit(where.days.first)) & (day <= F.lit(where.days.last)))
     for column, value in where.equals:
         files = files.where(F.col("partitionValues").getItem(column) == F.lit(value))
-    return files
+    return files if where.also is None else _in_partitions(files, where.also)
 
 
 def on_days(rows: DataFrame, days: Days, column: str = "ds") -> DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs import retention
 from jobs.changed_days import changed_days
 from jobs.context import Context
 from jobs.day_states import DayState, sums_by_day, tokens_hash
@@ -44,6 +45,7 @@ def run(context: Context, days: Days, version: str | None = None, *, force: bool
     """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered. `force` reuses no codes."""
     with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
+        retention.require_features(context, days)
         tokenizer = load_registered(registered, context.catalog)
     describe = partial(states, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:

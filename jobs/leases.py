@@ -89,11 +89,11 @@ def held(lake: Lakehouse, purpose: str, run_id: str, *, exclusive: bool = False,
         lease = _entered(folder, lease, patience)
         renewing = threading.Thread(target=_renew, args=(folder, lease, ended), daemon=True, name="u2qt-lease")
         renewing.start()
-        lake.standing = partial(_require_standing, _path(folder, lease), purpose)
+        lake.standing, lake.lease_id = partial(_require_standing, _path(folder, lease), purpose), lease.lease_id
         yield
     finally:
         ended.set()
-        lake.standing = None
+        lake.standing = lake.lease_id = None
         with _guard(folder):
             _path(folder, lease).unlink(missing_ok=True)
 
@@ -111,6 +111,13 @@ def standing(lake: Lakehouse) -> list[Lease]:
     folder = lake.own_folder("leases")
     with _guard(folder):
         return _standing(folder)
+
+
+def in_use_by(lake: Lakehouse) -> list[Lease]:
+    """The leases of others whose files may be in use. Who has the lakehouse alone has none beside it: those that wait have read nothing."""
+    found = standing(lake)
+    mine = next((lease for lease in found if lease.lease_id == lake.lease_id), None)
+    return [] if mine is not None and mine.exclusive else [lease for lease in found if lease is not mine]
 
 
 def oldest_start(leases: Sequence[Lease], now: datetime) -> datetime:

@@ -1,17 +1,17 @@
 """plan_days: which stages of which days are missing, failed or stale, and why. `u2qt plan` shows it, `u2qt backfill` does it.
 
 Reads the ledger, deliveries and the sums of clean rows and features; writes nothing. Raw input is not read: a delivery
-that came again is known once it is validated. Cost: one pass over narrow columns of the clean rows and features of the
-days; the driver sees one row per day, source and stage.
+that came again is known once it is validated. What a retention removed is not due. Cost: one pass over narrow columns of
+the clean rows and features of the days; the driver sees one row per day, source and stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from pyspark.sql import functions as F
 
-from jobs import DAILY_STAGES, available_rows
+from jobs import DAILY_STAGES, available_rows, retention
 from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, last_attempts, runs_of_days, sum_text, summed, sums_by_day
 from jobs.delta_tables import Where, on_days
@@ -53,10 +53,12 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     features = sums_by_day(on_days(context.lake.read("user_features"), days), days)
     published = _published_rows(context, days, registered.version)
     elsewhere = set() if version is not None else _published_days(context, days)
+    settled = _settled(context, days, features)
     entries: list[Entry] = []
     for ds in days:
+        left = [stage for stage in DAILY_STAGES if stage not in settled[ds]]
         found = _of_day(
-            context, ds, {stage: states[stage].get(ds) for stage in DAILY_STAGES}, fates, available, features[ds], published[ds], registered.fingerprint
+            left, ds, {stage: states[stage].get(ds) for stage in DAILY_STAGES}, fates, available, features[ds], published[ds], registered.fingerprint
         )
         if ds in elsewhere:
             found = [entry for entry in found if entry.stage not in TOKEN_STAGES or states["publish_tokens"].get(ds)]
@@ -64,8 +66,20 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     return _estimated(context, entries)
 
 
+def _settled(context: Context, days: Days, features: Mapping[date, str]) -> dict[date, tuple[str, ...]]:
+    """Stages of each day that are not planned, because a retention removed what they read or wrote."""
+    removed = retention.removed_through(context)
+    sources, rows, tokens = retention.sources_gone(context, removed), removed.get("user_features"), removed.get("user_tokens")
+    settled: dict[date, tuple[str, ...]] = {}
+    for ds in days:
+        no_rows = rows is not None and ds <= rows and features[ds] == NOTHING
+        stages = DAILY_STAGES[:2] if sources is not None and ds <= sources else DAILY_STAGES[1:2] if no_rows else ()
+        settled[ds] = (*stages, *(TOKEN_STAGES if no_rows or (tokens is not None and ds <= tokens) else ()))
+    return settled
+
+
 def _of_day(
-    context: Context,
+    planned: Sequence[str],
     ds: date,
     states: Mapping[str, DayState | None],
     fates: Mapping[tuple[str, date], str],
@@ -75,7 +89,7 @@ def _of_day(
     fingerprint: str,
 ) -> list[Entry]:
     entries: list[Entry] = []
-    for stage in DAILY_STAGES:
+    for stage in planned:
         state, given = states[stage], None
         if entries:
             reason = f"{entries[-1].stage} comes first"
