@@ -106,7 +106,8 @@ def counted_rows(raw: DataFrame) -> list[Row]:
     Only values that are there are hashed, with their columns' names: read beside another day, a day has that day's columns too, all null.
     """
     names = raw.schema["raw"].dataType.fieldNames()  # type: ignore[attr-defined]
-    there = [F.when(F.col("raw").getField(name).isNotNull(), F.struct(F.lit(name), F.col("raw").getField(name))) for name in sorted(names)]
+    fields = [(name, F.col("raw").getField(name)) for name in sorted(names)]
+    there = [F.when(value.isNotNull(), F.struct(F.lit(name).alias("name"), value.alias("value"))) for name, value in fields]
     return summed(raw.withColumn("row_hash", F.xxhash64(F.array_compact(F.array(*there)))), "delivered_ds", "delivery_id").collect()
 
 
