@@ -233,7 +233,7 @@ def main() -> None:
     shutil.copytree(folder / "lakehouse", work / "lake")
     spark = session.build_session()
     lake = ("--root", str(work / "lake"), "--input", str(folder / "raw"))
-    good = Path(spark.read.format("delta").load(str(work / "lake" / "tokenizers")).collect()[0].checkpoint)
+    good = next((work / "lake" / "checkpoints").iterdir())
     bad = [*catalogs(work), *command_lines(lake), *raw_files(work, folder / "raw", work / "lake"), *dumps(work)]
     bad += [*checkpoints(work, good, lake), *labels(work, lake)]
     with one_session(spark):

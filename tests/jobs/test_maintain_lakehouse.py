@@ -9,6 +9,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
@@ -111,7 +112,7 @@ def test_a_vacuum_keeps_what_a_reader_holds_until_its_process_is_dead(writable: 
     reader.wait()
     done = maintain_lakehouse.run(writable, retain_hours=0)
     assert done.horizon == Horizon(hours=0)
-    with pytest.raises(PySparkException, match=r"FILE_NOT_EXIST|FileNotFound|does not exist"):
+    with pytest.raises((PySparkException, Py4JJavaError), match=r"FILE_NOT_EXIST|FileNotFound|does not exist"):
         writable.lake.read("user_tokens", version).where("ds = '2024-01-02'").collect()
 
 
