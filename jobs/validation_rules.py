@@ -46,7 +46,8 @@ def clean_rows(checked: DataFrame, source: Source) -> DataFrame:
 def quarantined_rows(checked: DataFrame) -> DataFrame:
     names = checked.schema["raw"].dataType.fieldNames()  # type: ignore[attr-defined]
     pairs = [part for name in names for part in (F.lit(name), F.col("raw").getField(name))]
-    return checked.where(F.size("reasons") > 0).select("delivery_id", "delivered_ds", "reasons", F.create_map(*pairs).alias("raw"))
+    whole = F.map_filter(F.create_map(*pairs), lambda name, value: (name != CORRUPT) | value.isNotNull())  # read beside a torn row, a whole one is the same
+    return checked.where(F.size("reasons") > 0).select("delivery_id", "delivered_ds", "reasons", whole.alias("raw"))
 
 
 def day_of(moment: str, time_zone: str) -> Column:
