@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from jobs import quality
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import NOTHING, DayState, definition_hash, null_safe_hash, sum_text, summed
+from jobs.day_states import NOTHING, DayState, definition_hash, sum_text, summed
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.ledger import StageRecord, record_stage
@@ -96,9 +96,14 @@ def describe(context: Context, days: Days) -> dict[date, DayState]:
 
 
 def counted_rows(raw: DataFrame) -> list[Row]:
-    """Rows and hashes of each delivery, counted apart from the validation."""
-    fields = [f"raw.`{name.replace('`', '``')}`" for name in raw.schema["raw"].dataType.fieldNames()]  # type: ignore[attr-defined]
-    return summed(raw.withColumn("row_hash", null_safe_hash(fields)), "delivered_ds", "delivery_id").collect()
+    """Rows and hashes of each delivery, counted apart from the validation.
+
+    Only values that are there are hashed, with their columns' names: read beside another day, a day has that day's columns too, all null.
+    """
+    names = raw.schema["raw"].dataType.fieldNames()  # type: ignore[attr-defined]
+    fields = [(name, F.col("raw").getField(name)) for name in sorted(names)]
+    there = [F.when(value.isNotNull(), F.struct(F.lit(name).alias("name"), value.alias("value"))) for name, value in fields]
+    return summed(raw.withColumn("row_hash", F.xxhash64(F.array_compact(F.array(*there)))), "delivered_ds", "delivery_id").collect()
 
 
 def _raw_sums(counted: list[Row]) -> dict[date, str]:

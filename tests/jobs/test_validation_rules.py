@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.raw_input import raw_rows
-from jobs.validate_sources import delivery_outcomes
+from jobs.validate_sources import counted_rows, delivery_outcomes
 from jobs.validation_rules import _timestamp, checked_rows, clean_rows, quarantined_rows
 from schemas.catalog import Catalog, CatalogHeader, Source
 from schemas.catalog_files import load_catalog
@@ -151,3 +151,16 @@ def test_an_empty_delivery_has_no_rows(spark: SparkSession, tmp_path: Path, file
     for name, content in files.items():
         (path / name).write_text(content)
     assert raw_rows(spark, visits(), str(tmp_path), Days(DAY, DAY)).count() == 0
+
+
+def test_a_day_has_one_sum_whatever_is_read_beside_it(spark: SparkSession) -> None:
+    """A torn line on another day of the range adds a column to all: no value here changed. A value that moved to another column did."""
+
+    def summed(schema: str, *values: str | None) -> list[tuple[object, ...]]:
+        rows = spark.createDataFrame([(values, DAY, "d")], f"raw struct<{schema}>, delivered_ds date, delivery_id string")
+        return [tuple(row) for row in counted_rows(rows)]
+
+    alone = summed("user: string, amount: string, note: string", "u1", "5", None)
+    assert summed("_corrupt_record: string, amount: string, note: string, user: string", None, "5", None, "u1") == alone
+    assert summed("user: string, amount: string, note: string", "u1", None, "5") != alone
+    assert summed("user: string, amount: string, note: string", "u1", "5", "") != alone
