@@ -382,7 +382,7 @@ def test_the_search_for_secrets_finds_one(tmp_path: Path) -> None:
 
 def test_what_an_owner_writes_can_t_steer_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A delivery's name is raw data: neither markup that rich would refuse, nor escape sequences."""
-    counts = {"rows_in": 1, "clean": 0, "quarantined": 1, "duplicates": 0}
+    counts = {"rows_in": 1, "clean": 0, "quarantined": 1, "duplicates": 0, "forgotten": 0}
     deliveries = tuple(Row(delivery_id=name, gate="passed", **counts) for name in ("[/bold]", "x\x1b[31m"))
     found = Quarantined(source="bill", deliveries=deliveries, reasons=(("null:user_id", 1),), rows=())
     for table in render((found,)):

@@ -1,4 +1,4 @@
-"""The command line: exit codes, messages, options. Commands that need a session are run on the `published` lakehouse."""
+"""The command line: exit codes, messages, options. Refusals are recorded: those commands are run on a copy of the `published` lakehouse."""
 
 import json
 import os
@@ -59,9 +59,9 @@ def test_bad_arguments_exit_20(capsys: pytest.CaptureFixture[str], arguments: tu
         (("train", "--from", "2024-01-01", "--to", "2024-01-01", "--tokenizer-version", "t", "--text-model", "/nowhere"), "found no folder /nowhere"),
     ],
 )
-def test_bad_values_exit_20_and_name_the_value(published: Context, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
+def test_bad_values_exit_20_and_name_the_value(writable: Context, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
     """One message on standard error, no traceback."""
-    assert cli.call([*arguments, "--root", published.lake.root]) == 20
+    assert cli.call([*arguments, "--root", writable.lake.root]) == 20
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
