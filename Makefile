@@ -50,7 +50,7 @@ check: env
 	$(BIN)/lint-imports
 
 test: check airflow-env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 dist: env
 	$(BIN)/python -m jobs.make_dist dist
