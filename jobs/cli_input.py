@@ -41,6 +41,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 1,
     start: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")] = "2024-01-01",
     dirt: Annotated[float, typer.Option(help="Share of rows to spoil; OUT/truth/planted says how.")] = 0.0,
+    late: Annotated[float, typer.Option(help="Share of events delivered a day later.")] = 0.02,
     out: Annotated[Path, typer.Option(help="Folder for raw/, labels/ and truth/.")] = Path("simulated"),
     master: Master = None,
     conf: Conf = None,
@@ -53,7 +54,7 @@ def simulate(
     checked_place("--out", str(out))
     spark = build_session(master, settings(conf))
     try:
-        rows = simulate_sources.run(spark, out=out, users=users, days=days, seed=seed, start=first, dirt=dirt)
+        rows = simulate_sources.run(spark, out=out, users=users, days=days, seed=seed, start=first, dirt=dirt, late=late)
     finally:
         spark.stop()
     say(f"{out}: {sum(rows.values()):,} raw rows (" + ", ".join(f"{name} {count:,}" for name, count in rows.items()) + ")")

@@ -24,12 +24,12 @@ LABEL_DAYS = 7
 MIN_USERS = 30  # fewer leave days without any row in some source
 
 
-def raw_source(source: str, users: DataFrame, days: DataFrame, draws: Draws) -> DataFrame:
+def raw_source(source: str, users: DataFrame, days: DataFrame, draws: Draws, late: float) -> DataFrame:
     """Clean raw rows of one source, with KEPT columns beside them."""
     if source == "profile":
         return deliveries.profile(users, days, draws)
     active = behaviour.active_days(users, days, draws)
-    return deliveries.EVENT_SOURCES[source](behaviour.events(active, source, draws), draws)
+    return deliveries.EVENT_SOURCES[source](behaviour.events(active, source, draws, late), draws)
 
 
 def calendar(numbers: DataFrame, start: date) -> DataFrame:
@@ -37,15 +37,17 @@ def calendar(numbers: DataFrame, start: date) -> DataFrame:
     return numbers.select(F.col("id").cast("int").alias("day"), F.date_add(F.lit(start), F.col("id").cast("int")).alias("ds"))
 
 
-def run(spark: SparkSession, *, out: Path, users: int, days: int, seed: int, start: date, dirt: float = 0.0) -> Mapping[str, int]:
+def run(
+    spark: SparkSession, *, out: Path, users: int, days: int, seed: int, start: date, dirt: float = 0.0, late: float = behaviour.LATE_SHARE
+) -> Mapping[str, int]:
     """Rows written per source. Raises `BadInput` for sizes out of range and for a folder that is in use."""
-    _check(out, users, days, dirt)
+    _check(out, users, days, dirt, late)
     draws = Draws(seed=seed)
     people = behaviour.users(spark.range(users), draws)
     dates = calendar(spark.range(days), start)
     written, planted = {}, []
     for source in (*deliveries.EVENT_SOURCES, "profile"):
-        rows = raw_source(source, people, dates, draws)
+        rows = raw_source(source, people, dates, draws, late)
         rows = rows.where(F.date_diff("delivered_ds", F.lit(start)) < days)  # late rows of the last day are still to come
         marked = dirt_on.marked(rows, source, dirt, draws)
         planted.append(dirt_on.truth(marked, source))
@@ -59,9 +61,12 @@ def run(spark: SparkSession, *, out: Path, users: int, days: int, seed: int, sta
     return written
 
 
-def _check(out: Path, users: int, days: int, dirt: float) -> None:
-    if users < MIN_USERS or days < 1 or not 0 <= dirt <= 0.5:
-        raise BadInput(f"simulate: found --users {users} --days {days} --dirt {dirt}, expected at least {MIN_USERS} users, 1 day, dirt from 0 to 0.5")
+def _check(out: Path, users: int, days: int, dirt: float, late: float) -> None:
+    if users < MIN_USERS or days < 1 or not 0 <= dirt <= 0.5 or not 0 <= late <= 0.5:
+        raise BadInput(
+            f"simulate: found --users {users} --days {days} --dirt {dirt} --late {late}, "
+            f"expected at least {MIN_USERS} users, 1 day, dirt and late from 0 to 0.5"
+        )
     taken = next((folder for folder in (out / "raw", out / "labels", out / "truth") if folder.exists()), None)
     if taken is not None:
         raise BadInput(f"{taken}: exists already, expected a new folder (nothing is overwritten); remove it or give another --out")

@@ -71,15 +71,17 @@ def active_days(users: DataFrame, days: DataFrame, draws: Draws) -> DataFrame:
     return active.withColumn("interest", draws.below(len(CATEGORIES), "interest", "user", epoch))
 
 
-def events(active_days: DataFrame, source: str, draws: Draws) -> DataFrame:
-    """One row per event of `source`: adds slot (1 to 10), category, item, second of the day, late, delivered_ds and moments."""
+def events(active_days: DataFrame, source: str, draws: Draws, late: float = LATE_SHARE) -> DataFrame:
+    """One row per event of `source`, a share `late` of them delivered a day later: adds slot (1 to 10), category, item, second of the day and moments."""
     affinity = F.lit(PRESENT[source]) + 0.4 * (draws.uniform(f"{source}/affinity", "user") - 0.5)
     present = active_days.where(draws.uniform(f"{source}/present", "user", "day") < affinity)
     heaviness = 0.5 + 0.6 * draws.uniform(f"{source}/heaviness", "user")
     count = F.ceil(MAX_EVENTS * F.pow(draws.uniform(f"{source}/count", "user", "day"), heaviness)).cast("int")
     rows = present.withColumn("slot", F.explode(F.sequence(F.lit(1), count)))
     rows = rows.withColumn("category_number", _category(source, draws))
-    rows = rows.select("*", _item(source, draws).alias("item"), _second(source, draws).alias("second"), _late(source, draws).alias("late"))
+    rows = rows.select(
+        "*", _item(source, draws).alias("item"), _second(source, draws).alias("second"), (draws.uniform(f"{source}/late", *EVENT) < late).alias("late")
+    )
     names = F.array(*map(F.lit, CATEGORIES))
     return rows.select(
         "*",
@@ -115,10 +117,6 @@ def _second(source: str, draws: Draws) -> Column:
     peak = F.col("peak") if source != "app" else 24 * draws.uniform("app/peak", "user")
     second = F.pmod(F.floor(3600 * (peak + 3.5 * draws.normal(f"{source}/hour", *EVENT))), F.lit(86400))
     return (F.floor(second / 16) * 16 + F.col("slot")).cast("int")
-
-
-def _late(source: str, draws: Draws) -> Column:
-    return draws.uniform(f"{source}/late", *EVENT) < LATE_SHARE
 
 
 def _moment(day: Column, second: Column) -> Column:
