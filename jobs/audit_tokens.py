@@ -68,8 +68,7 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
     files: dict[str, list[str]] = {str(ds): [] for ds in days}
     for file in context.lake.active_files("staged_user_tokens", staged_version, where):
         files[file.partition["ds"]].append(file.url.rsplit("/", 1)[-1])
-    suite = quality.packaged_suite("user_tokens.json", registered.layout, rows=0)
-    definition = definition_hash(suite.suite_hash, context.catalog.drift.model_dump(mode="json"))
+    definition = gate_definition(context, registered)
     return {
         ds: DayState(
             ds=ds,
@@ -82,6 +81,12 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
         )
         for ds in days
     }
+
+
+def gate_definition(context: Context, registered: Registered) -> str:
+    """Of the suite and of the thresholds against earlier days."""
+    suite = quality.packaged_suite("user_tokens.json", registered.layout, rows=0)
+    return definition_hash(suite.suite_hash, context.catalog.drift.model_dump(mode="json"))
 
 
 def _run(context: Context, days: Days, registered: Registered) -> None:

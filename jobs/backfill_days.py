@@ -1,14 +1,16 @@
 """backfill_days: carries out a plan, oldest day first, some days at once. Run again after an interruption, it goes on.
 
-Neighbouring days that need the same from the same stage on, under the same cutoff, go through the stages together, at
-most `days_at_once` of them. Each stage of a chunk is a run of that stage: its ledger rows, locks and checks are the same.
+Neighbouring days that need the same stages, under the same cutoff, go through them together, at most `days_at_once` of
+them. Stages that the plan does not name are not run: so a day of an older tokenizer, whose features a late row changed,
+is not encoded by the promoted one. Each stage of a chunk is a run of that stage: its ledger rows, locks and checks are
+the same.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from jobs import DAILY_STAGES, audit_tokens, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
+from jobs import audit_tokens, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.day_states import runs_of_days
 from schemas.keys import Days
@@ -18,23 +20,23 @@ DAYS_AT_ONCE = 7
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """Days that go through the stages together, from `first` on."""
+    """Days that go through `stages` together."""
 
     days: Days
-    first: str
+    stages: tuple[str, ...]
     cutoff: datetime | None = None
 
 
 def chunks(entries: list[plan_days.Entry], days_at_once: int) -> list[Chunk]:
     """Oldest first; every planned day is in exactly one."""
-    starts: dict[date, tuple[str, datetime | None]] = {}
+    needs: dict[date, tuple[tuple[str, ...], datetime | None]] = {}
     for entry in entries:
-        stage, cutoff = starts.get(entry.ds, (entry.stage, None))
-        starts[entry.ds] = (stage, cutoff or entry.cutoff)
+        stages, cutoff = needs.get(entry.ds, ((), None))
+        needs[entry.ds] = ((*stages, entry.stage), cutoff or entry.cutoff)
     found = []
-    for start in dict.fromkeys(starts.values()):
-        for days in runs_of_days(ds for ds in starts if starts[ds] == start):
-            found += [Chunk(days=part, first=start[0], cutoff=start[1]) for part in _cut(days, days_at_once)]
+    for need in dict.fromkeys(needs.values()):
+        for days in runs_of_days(ds for ds in needs if needs[ds] == need):
+            found += [Chunk(days=part, stages=need[0], cutoff=need[1]) for part in _cut(days, days_at_once)]
     return sorted(found, key=lambda chunk: chunk.days.first)
 
 
@@ -56,7 +58,7 @@ def run(
 
 
 def run_chunk(context: Context, chunk: Chunk, version: str | None) -> None:
-    """The stages from the first that is due; one whose input turned out the same skips itself."""
+    """The stages that are due, in their order; one whose input turned out the same skips itself."""
     stages: dict[str, Callable[[], None]] = {
         "validate_sources": lambda: validate_sources.run(context, chunk.days),
         "build_user_features": lambda: build_user_features.run(context, chunk.days, chunk.cutoff),
@@ -64,7 +66,7 @@ def run_chunk(context: Context, chunk: Chunk, version: str | None) -> None:
         "audit_tokens": lambda: audit_tokens.run(context, chunk.days, version),
         "publish_tokens": lambda: publish_tokens.run(context, chunk.days, version),
     }
-    for stage in DAILY_STAGES[DAILY_STAGES.index(chunk.first) :]:
+    for stage in chunk.stages:
         stages[stage]()
 
 

@@ -91,7 +91,7 @@ def backfill(
         require_many_drivers("backfill", context.lake.root, dict(context.spark.sparkContext.getConf().getAll()))
 
     def tell(chunk: Any, number: int, total: int) -> None:
-        say(f"[{number}/{total}] {chunk.days}: from {chunk.first} on")
+        say(f"[{number}/{total}] {chunk.days}: {', '.join(chunk.stages)}")
 
     try:
         worked = backfill_days.run(context, days, tokenizer_version, cutoff=keys.moment(cutoff) if cutoff else None, days_at_once=days_at_once, tell=tell)

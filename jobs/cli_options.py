@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from schemas.keys import Days
 from schemas.passwords import has_password, secrets_in, without_secrets
 
 if TYPE_CHECKING:
+    from pyspark.sql import Row
+
     from jobs.context import Context
 
 Root = Annotated[str, typer.Option("--root", envvar="U2QT_ROOT", help="Folder or URI of the lakehouse.")]
@@ -206,5 +209,19 @@ def print_run(context: "Context") -> None:
         shown = "\n".join(f"{name} {row.rows[name]:,}" for name in HEADLINE if name in row.rows) if row.status != "skipped" else "unchanged"
         days = "" if row.ds_from is None else str(row.ds_from) if row.ds_from == row.ds_to else f"{row.ds_from}\n{row.ds_to}"
         table.add_row(row.stage, days, row.status, shown, f"{row.seconds:.1f}")
-    if rows:
-        console.print(table)
+    if not rows:
+        return
+    console.print(table)
+    for line in dict.fromkeys(line for row in rows if (line := saved_text(row))):
+        say(line)
+
+
+def saved_text(row: "Row") -> str:
+    """What a ledger row says of work that was not done again: why a stage was skipped, whose codes were kept; else empty."""
+    where = f"{row.stage}, {row.ds_from}" + ("" if row.ds_from == row.ds_to else f" to {row.ds_to}")
+    if row.status == "skipped":
+        return f"{where}: skipped, {json.loads(row.detail)['skipped']} (--force works all the same)"
+    if row.status == "done" and "reused" in row.rows:
+        share = row.rows["reused"] / row.rows["user_features"]
+        return f"{where}: encoded {row.rows['encoded']:,} of {row.rows['user_features']:,} users, {share:.1%} reused"
+    return ""

@@ -43,6 +43,15 @@ class DayState:
         return f"its own rows in {', '.join(changed)} are no longer those it wrote" if changed else ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """The newest work of a stage on a day."""
+
+    status: str  # done, refused or failed
+    state: DayState  # empty where it was not done
+    started_at: datetime
+
+
 def definition_hash(*facts: Any) -> str:
     """16 hex digits over JSON-able facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -76,25 +85,26 @@ def sums_by_day(rows: DataFrame, days: Days, hash_column: str = "row_hash") -> d
 
 def recorded_states(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, DayState]:
     """The days whose newest attempt by `stage` (under `version`) was done, with what it recorded."""
-    return {ds: state for ds, (status, state) in last_attempts(context, stage, days, version).items() if status == "done"}
+    return {ds: attempt.state for ds, attempt in last_attempts(context, stage, days, version).items() if attempt.status == "done"}
 
 
-def last_attempts(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, tuple[str, DayState]]:
-    """The newest attempt at each day by `stage` (under `version`): how it ended, and what it recorded if it was done."""
+def last_attempts(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, Attempt]:
+    """The newest attempt at each day by `stage` (under `version`)."""
     ledger = context.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") != "skipped"))
     ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
     worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
     attempts = ledger.select("status", "started_at", "states", F.explode(worked).alias("ds"))
     mine = F.filter("states", lambda s: (s["ds"] == F.col("ds")) & s["tokenizer_version"].eqNullSafe(F.lit(version)))
     attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where(F.col("state").isNotNull())
-    newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "state.*"), "started_at").alias("last")).select("last.*")
-    return {row.ds: ("done" if row.status == "adjusted" else row.status, _state(row)) for row in newest.collect()}
+    newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")).select("last.*")
+    return {
+        row.ds: Attempt(status="done" if row.status == "adjusted" else row.status, state=_state(row), started_at=row.started_at) for row in newest.collect()
+    }
 
 
 def _state(row: Row) -> DayState:
     facts = row.asDict() | {"cutoff": row.cutoff and row.cutoff.astimezone(UTC)}  # collected in local time
-    facts.pop("status")
-    return DayState(**facts)
+    return DayState(**{name: facts[name] for name in DayState.__slots__})
 
 
 def runs_of_days(days: Iterable[date]) -> list[Days]:

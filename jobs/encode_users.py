@@ -31,7 +31,6 @@ from u2qt_model import Tokenizer
 
 STAGE = "encode_users"
 UNITS_PER_SLOT = 2
-MOST_REUSED = 0.5  # from this share of unchanged rows on, only the changed ones are encoded
 ROWS_PER_TOKEN_FILE = 500_000  # about 50 MB
 UNIT = "ds date, url string, shard int, shards int, rows bigint"
 
@@ -89,7 +88,7 @@ def _run(context: Context, days: Days, registered: Registered, tokenizer: Tokeni
 
 
 def _reused(context: Context, days: Days, registered: Registered, frozen: FrozenTokenizer, columns: tuple[str, ...], record: StageRecord) -> DataFrame | None:
-    """Published codes for the rows that did not change, fresh ones for the others; None where most rows changed."""
+    """Published codes for the rows that did not change, fresh ones for the others; None where every row changed."""
     record.read["user_tokens"] = context.lake.version("user_tokens")
     where = Where(days=days, equals=(("tokenizer_version", registered.version),))
     if not context.lake.active_files("user_tokens", record.read["user_tokens"], where):
@@ -103,7 +102,7 @@ def _reused(context: Context, days: Days, registered: Registered, frozen: Frozen
     same = joined.where(F.col("known").isNotNull())
     record.rows["reused"] = features.select("user_id", "ds", "row_hash").join(known, on=["user_id", "ds", "row_hash"], how="left_semi").count()
     record.rows["encoded"] = record.rows["user_features"] - record.rows["reused"]
-    if record.rows["reused"] < MOST_REUSED * record.rows["user_features"]:
+    if not record.rows["reused"]:
         record.rows.pop("reused")
         return None
     keys = ("user_id", "available_at", "row_hash")

@@ -11,11 +11,11 @@ from datetime import date, datetime
 
 from pyspark.sql import functions as F
 
-from jobs import DAILY_STAGES, available_rows, retention
+from jobs import DAILY_STAGES, audit_tokens, available_rows, retention, validate_sources
 from jobs.context import Context
-from jobs.day_states import NOTHING, DayState, last_attempts, runs_of_days, sum_text, summed, sums_by_day
+from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, runs_of_days, sum_text, summed, sums_by_day
 from jobs.delta_tables import Where, on_days
-from jobs.registered_tokenizers import find_registered
+from jobs.registered_tokenizers import Registered, find_registered
 from schemas.keys import Days
 from schemas.source_events import source_table_name
 
@@ -45,23 +45,25 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     """
     registered = find_registered(context, version)
     attempts = {stage: last_attempts(context, stage, days, registered.version if stage in TOKEN_STAGES else None) for stage in DAILY_STAGES}
-    fates = {(stage, ds): status for stage in DAILY_STAGES for ds, (status, _) in attempts[stage].items()}
-    states = {stage: {ds: state for ds, (status, state) in attempts[stage].items() if status == "done"} for stage in DAILY_STAGES}
     last = _last_delivered(context)
     known_by = cutoff or (available_rows.default_cutoff(context.catalog, last) if last else None)
-    available = _Available(context, days, known_by, states["build_user_features"])
-    features = sums_by_day(on_days(context.lake.read("user_features"), days), days)
-    published = _published_rows(context, days, registered.version)
+    built = {ds: attempt.state for ds, attempt in attempts["build_user_features"].items() if attempt.status == "done"}
+    now = _Now(
+        registered=registered,
+        attempts=attempts,
+        clean_rows=validate_sources.clean_rows_definition(context.catalog),
+        gate=audit_tokens.gate_definition(context, registered),
+        available=_Available(context, days, known_by, built),
+        features=sums_by_day(on_days(context.lake.read("user_features"), days), days),
+        published=_published_rows(context, days, registered.version),
+    )
     elsewhere = set() if version is not None else _published_days(context, days)
-    settled = _settled(context, days, features)
+    settled = _settled(context, days, now.features)
     entries: list[Entry] = []
     for ds in days:
-        left = [stage for stage in DAILY_STAGES if stage not in settled[ds]]
-        found = _of_day(
-            left, ds, {stage: states[stage].get(ds) for stage in DAILY_STAGES}, fates, available, features[ds], published[ds], registered.fingerprint
-        )
-        if ds in elsewhere:
-            found = [entry for entry in found if entry.stage not in TOKEN_STAGES or states["publish_tokens"].get(ds)]
+        found = _of_day(now, ds, [stage for stage in DAILY_STAGES if stage not in settled[ds]])
+        if ds in elsewhere and not now.done("publish_tokens", ds):
+            found = [entry for entry in found if entry.stage not in TOKEN_STAGES]
         entries += found
     return _estimated(context, entries)
 
@@ -78,36 +80,63 @@ def _settled(context: Context, days: Days, features: Mapping[date, str]) -> dict
     return settled
 
 
-def _of_day(
-    planned: Sequence[str],
-    ds: date,
-    states: Mapping[str, DayState | None],
-    fates: Mapping[tuple[str, date], str],
-    available: "_Available",
-    features: str,
-    published: int,
-    fingerprint: str,
-) -> list[Entry]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Now:
+    """The days as the ledger has them, beside what the tables and definitions are now."""
+
+    registered: Registered
+    attempts: Mapping[str, Mapping[date, Attempt]]
+    clean_rows: str  # definition
+    gate: str  # definition of the audit
+    available: "_Available"
+    features: Mapping[date, str]  # sums
+    published: Mapping[date, int]  # rows
+
+    def done(self, stage: str, ds: date) -> DayState | None:
+        attempt = self.attempts[stage].get(ds)
+        return attempt.state if attempt is not None and attempt.status == "done" else None
+
+    def released(self, ds: date) -> bool:
+        """Whether the day was published after its audit refused it: then a person gave the reason."""
+        audit, publish = self.attempts["audit_tokens"].get(ds), self.attempts["publish_tokens"].get(ds)
+        if audit is None or publish is None:
+            return False
+        return audit.status == "refused" and publish.status == "done" and publish.started_at > audit.started_at
+
+
+def _of_day(now: _Now, ds: date, planned: Sequence[str]) -> list[Entry]:
     entries: list[Entry] = []
     for stage in planned:
-        state, given = states[stage], None
-        if entries:
-            reason = f"{entries[-1].stage} comes first"
-        elif state is None:
-            reason = {"failed": "broke", "refused": "was refused"}.get(fates.get((stage, ds), ""), "never ran")
-        elif stage == "build_user_features":
-            reason, given = available.reason(ds, state, features)
-        elif stage == "encode_users":
-            reason = _difference(state, fingerprint, {"user_features": features})
-        elif stage == "publish_tokens":
-            reason = _difference(state, fingerprint, (states["encode_users"] or state).outputs)
-            if not reason and int(state.outputs["user_tokens"].partition(":")[0]) != published:
-                reason = f"{published:,} rows published, it wrote others"
-        else:
-            reason = ""
+        reason, cutoff = (f"{entries[-1].stage} comes first", None) if entries else _reason(now, stage, ds)
         if reason:
-            entries.append(Entry(ds=ds, stage=stage, reason=reason, cutoff=given))
+            entries.append(Entry(ds=ds, stage=stage, reason=reason, cutoff=cutoff))
     return entries
+
+
+def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
+    """Why the stage is due although those before it are not, and the cutoff to build by; an empty reason where it is not due."""
+    state, attempt = now.done(stage, ds), now.attempts[stage].get(ds)
+    if stage == "audit_tokens" and now.released(ds):
+        return "", None
+    if attempt is None:
+        return f"not yet encoded by {now.registered.version}" if stage == "encode_users" else "never ran", None
+    if state is None:
+        return {"failed": "failed", "refused": "was refused"}[attempt.status], None
+    if stage == "build_user_features":
+        return now.available.reason(ds, state, now.features[ds])
+    if stage == "encode_users":
+        return _difference(state, now.registered.fingerprint, {"user_features": now.features[ds]}), None
+    if stage == "publish_tokens":
+        return _published_reason(now, ds, state), None
+    return _difference(state, now.clean_rows if stage == "validate_sources" else now.gate, state.inputs), None
+
+
+def _published_reason(now: _Now, ds: date, state: DayState) -> str:
+    encoded = now.done("encode_users", ds)
+    reason = _difference(state, now.registered.fingerprint, (encoded or state).outputs)
+    if reason or int(state.outputs["user_tokens"].partition(":")[0]) == now.published[ds]:
+        return reason
+    return f"{now.published[ds]:,} rows published, it wrote others"
 
 
 def _difference(state: DayState, definition: str, inputs: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ rows are as its last run left them is skipped.
 Cost grows with the rows of the chunk; the driver sees one row per delivery.
 """
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from jobs.ledger import StageRecord, record_stage
 from jobs.raw_input import ColumnNotes, last_delivered, raw_rows, read_fault
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from jobs.work_units import write_tasks
-from schemas.catalog import Source
+from schemas.catalog import Catalog, Source
 from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
@@ -126,7 +127,7 @@ def states(context: Context, days: Days, raw: dict[str, dict[date, str]]) -> dic
         (row["delivered_ds"], row["table"]): sum_text(row) for row in summed(_written_rows(context, days), "delivered_ds", "table").collect()
     }
     tables = [name(s.name) for s in context.catalog.sources for name in (source_table_name, quarantine_table_name)]
-    definition = definition_hash(RULES, context.catalog.time_zone, [(s.meaning(), context.catalog.suites[s.name]) for s in context.catalog.sources])
+    definition = clean_rows_definition(context.catalog)
     return {
         ds: DayState(
             ds=ds,
@@ -136,6 +137,11 @@ def states(context: Context, days: Days, raw: dict[str, dict[date, str]]) -> dic
         )
         for ds in days
     }
+
+
+def clean_rows_definition(catalog: Catalog) -> str:
+    """Of what decides which rows are clean; not how a suite's file is laid out."""
+    return definition_hash(RULES, catalog.time_zone, [(s.meaning(), json.loads(catalog.suites[s.name])["expectations"]) for s in catalog.sources])
 
 
 def _written_rows(context: Context, days: Days) -> DataFrame:

@@ -91,6 +91,8 @@ CASES = {
     "shell as version": case("u2qt_train", None, TRAINING | {"tokenizer_version": "v2$(touch x)"}),
     "backfill": backfill({}, '["2024-01-03", "2024-01-01"]'),
     "backfill of a version": backfill({"tokenizer_version": "v2", "cutoff": "2024-02-01T00:00:00+08:00"}, '["2024-01-01"]'),
+    "backfill in chunks": backfill({"days_at_once": 2}, '["2024-01-05", "2024-01-01", "2024-01-02", "2024-01-03"]'),
+    "no day at once": backfill({"days_at_once": 0}, "[]"),
     "nothing due": backfill({}, "[]"),
     "a gate in the backfill": backfill({}, '["2024-01-01", "2024-01-02"]', fail="backfill 10 1"),
     "infrastructure in the backfill": backfill({}, '["2024-01-01"]', fail="backfill 30 1"),

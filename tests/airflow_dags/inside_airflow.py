@@ -23,7 +23,7 @@ def setting(task: Any, name: str) -> Any:
 
 def described_task(task: Any) -> dict[str, Any]:
     command = setting(task, "bash_command")
-    mapped = dict.fromkeys(re.findall(r"\$(U2QT_(?:DS|VERSION|CUTOFF))\b", command or ""), "each day's")
+    mapped = dict.fromkeys(re.findall(r"\$(U2QT_(?:DAYS|FROM|TO|VERSION|CUTOFF))\b", command or ""), "each day's")
     return {
         "task_id": task.task_id,
         "operator": type(task).__name__,

@@ -6,8 +6,8 @@ from airflow_processes import FakeRun
 PLANNED = "[plan][--from][2024-01-01][--to][2024-01-05][--format][days]"
 
 
-def done(ds: str) -> str:
-    return f"[backfill][--from][{ds}][--to][{ds}]"
+def done(ds: str, last: str = "", at_once: int = 1) -> str:
+    return f"[backfill][--from][{ds}][--to][{last or ds}][--days-at-once][{at_once}]"
 
 
 def test_each_planned_day_is_a_task_oldest_first(runs: dict[str, FakeRun]) -> None:
@@ -16,6 +16,14 @@ def test_each_planned_day_is_a_task_oldest_first(runs: dict[str, FakeRun]) -> No
     assert run.calls == [PLANNED, done("2024-01-01"), done("2024-01-03")]
     assert run.state == "success"
     assert {name for name in run.tasks if name.startswith("backfill_day")} == {"backfill_day 2024-01-01", "backfill_day 2024-01-03"}
+
+
+def test_days_without_a_gap_share_a_task_as_far_as_asked(runs: dict[str, FakeRun]) -> None:
+    """Two at once of the 1st to 3rd and the 5th: three tasks, each named by its days."""
+    run = runs["backfill in chunks"]
+    assert run.calls == [PLANNED, done("2024-01-01", "2024-01-02", 2), done("2024-01-03", at_once=2), done("2024-01-05", at_once=2)]
+    mapped = {name for name in run.tasks if name.startswith("backfill_day")}
+    assert mapped == {"backfill_day 2024-01-01 to 2024-01-02", "backfill_day 2024-01-03", "backfill_day 2024-01-05"}
 
 
 def test_version_and_cutoff_reach_plan_and_days(runs: dict[str, FakeRun]) -> None:
@@ -55,7 +63,7 @@ def test_output_that_is_no_plan_does_nothing(runs: dict[str, FakeRun]) -> None:
     assert run.state == "failed"
 
 
-@pytest.mark.parametrize(("name", "parameter"), [("shell as cutoff", "cutoff")])
+@pytest.mark.parametrize(("name", "parameter"), [("shell as cutoff", "cutoff"), ("no day at once", "days_at_once")])
 def test_wrong_parameters_are_refused(runs: dict[str, FakeRun], name: str, parameter: str) -> None:
     """Before any task."""
     assert f"ParamValidationError: Invalid input for param {parameter}" in (runs[name].refused or "")

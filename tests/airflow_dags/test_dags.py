@@ -24,6 +24,7 @@ VALUES = {
     "U2QT_VERSION": "v2",
     "U2QT_SIZE": "tiny",
     "U2QT_CUTOFF": "2024-02-01T00:00:00Z",
+    "U2QT_DAYS": "31",
 }
 FILES = sorted((REPOSITORY / "airflow_dags").glob("*.py"))
 Described = dict[str, Any]
@@ -167,4 +168,4 @@ def test_dag_files_import_nothing_of_ours(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text())))
     imported = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} <= {"airflow", "collections", "datetime", "json", "os"}
+    assert {name.split(".")[0] for name in imported} <= {"airflow", "collections", "datetime", "json", "os", "typing"}

@@ -1,5 +1,6 @@
 """What has to be done again over many days, and doing it: every due day is found with its reason, and done once."""
 
+import contextlib
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -8,6 +9,9 @@ from pyspark.sql import functions as F
 from jobs import backfill_days, plan_days
 from jobs.backfill_days import Chunk, chunks
 from jobs.context import Context
+from jobs.day_states import recorded_states
+from jobs.errors import GateRefused
+from jobs.ledger import record_stage
 from jobs.plan_days import Entry
 from schemas.keys import Days
 
@@ -60,8 +64,34 @@ def test_history_is_encoded_again_only_for_a_version_that_is_named(writable: Con
     writable.lake.append("promotions", promotion, {})
     assert due(writable) == []
     assert [(ds, stage, reason) for ds, stage, reason in due(writable, version="v2") if stage == "encode_users"] == [
-        (ds, "encode_users", "never ran") for ds in DAYS
+        (ds, "encode_users", "not yet encoded by v2") for ds in DAYS
     ]
+
+
+def test_a_day_of_an_older_tokenizer_is_repaired_and_not_encoded_by_the_promoted_one(writable: Context) -> None:
+    """Its features are made again; nobody asked for its history under the new version."""
+    row = writable.lake.read("tokenizers").withColumn("tokenizer_version", F.lit("v2"))
+    writable.lake.append("tokenizers", row, {})
+    promotion = writable.lake.read("promotions").withColumns({"tokenizer_version": F.lit("v2"), "seq": F.col("seq") + 1})
+    writable.lake.append("promotions", promotion, {})
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('user_features')}` WHERE ds = '2024-01-02'").collect()
+    assert [(ds, stage) for ds, stage, _ in due(writable)] == [(SECOND, "build_user_features")]
+    assert backfill_days.run(writable, DAYS, cutoff=ON_TIME) == 1
+    worked = writable.lake.read("runs").where("run_id = 'second'").collect()
+    assert {row.stage for row in worked} == {"build_user_features"}
+    assert writable.lake.read("staged_user_tokens").where("tokenizer_version = 'v2'").isEmpty()
+    assert due(writable) == []
+
+
+def test_a_day_that_a_person_released_is_not_due(writable: Context) -> None:
+    """Its audit refused it, and it was published with a reason afterwards."""
+    day = Days(SECOND, SECOND)
+    with contextlib.suppress(GateRefused), record_stage(writable, "audit_tokens", day, version="v1"):
+        raise GateRefused("unlike the days before it")
+    assert due(writable) == [(SECOND, "audit_tokens", "was refused"), (SECOND, "publish_tokens", "audit_tokens comes first")]
+    with record_stage(writable, "publish_tokens", day, version="v1") as record:
+        record.states += recorded_states(writable, "publish_tokens", day, "v1").values()
+    assert due(writable) == []
 
 
 def test_a_backfill_does_what_is_due_and_nothing_else(published: Context, writable: Context) -> None:
@@ -84,7 +114,7 @@ def test_days_with_the_same_need_share_a_job() -> None:
     entries = [Entry(ds=date(2024, 1, n), stage="encode_users", reason="") for n in (1, 2, 3, 5)]
     entries += [Entry(ds=date(2024, 1, 4), stage="build_user_features", reason="", cutoff=later), Entry(ds=date(2024, 1, 4), stage="encode_users", reason="")]
     found = chunks(entries, 2)
-    assert [(c.days.first.day, c.days.last.day, c.first) for c in found] == [
+    assert [(c.days.first.day, c.days.last.day, c.stages[0]) for c in found] == [
         (1, 2, "encode_users"),
         (3, 3, "encode_users"),
         (4, 4, "build_user_features"),
