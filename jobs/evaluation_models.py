@@ -21,6 +21,7 @@ Scorer = Callable[[Any, Ints, Ints, Any], Floats]  # features, labels and person
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse regularization C of the probe
 CONTROL_STRENGTH = 1e-3  # of the shuffled control, which needs no choice
 MIN_ROWS = 5  # a feature that fewer training rows have is left out of the probe
+NOTHING = 1e-20  # in absolute value a feature that a row has not: rounding, whose deviation can't be divided by
 INNER_FOLDS = 3
 ROUNDS = 150
 BOOSTING = {
@@ -52,7 +53,7 @@ def probe_with(strength: float) -> Scorer:
     """The same with a fixed C."""
 
     def score(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
-        used = np.flatnonzero(np.asarray((features != 0).sum(axis=0)).ravel() >= MIN_ROWS)
+        used = np.flatnonzero(np.asarray((abs(features) > NOTHING).sum(axis=0)).ravel() >= MIN_ROWS)
         if not used.size:
             return np.zeros(tried.shape[0])  # nothing to go on: everybody alike
         scaler = StandardScaler(with_mean=isinstance(features, np.ndarray))  # centring would fill a sparse matrix

@@ -108,6 +108,14 @@ def test_features_that_too_few_rows_have_say_nothing_of_anybody() -> None:
     assert set(MODELS["linear"](np.eye(8), labels, np.arange(8), np.eye(8))) == {0.0}
 
 
+def test_a_feature_of_rounding_alone_is_no_feature() -> None:
+    """Divided by its deviation it would be infinite."""
+    features = np.concatenate([np.eye(2, dtype=np.float32)[np.arange(24) % 2], np.full((24, 1), 1e-45, np.float32) * (np.arange(24) % 3 > 0)[:, None]], axis=1)
+    scores = MODELS["linear"](features, np.arange(24) % 2, np.arange(24), features)
+    assert np.isfinite(scores).all()
+    assert scores[1] > scores[0]
+
+
 def test_a_control_that_is_off_says_so() -> None:
     """Its interval must hold .5."""
     assert not Control(features="tokens a", auc=Interval(value=0.6, low=0.55, high=0.65)).passed
