@@ -10,6 +10,7 @@ from benchmarks.lakes import run_together, where
 START_ALONE = ("--set", "training.epochs=0")  # where epochs after the joint rounds take long and win nothing
 VERSIONS: dict[str, tuple[str, ...]] = {
     "depth": (),
+    "fine": ("--set", "quantizer.codebook_size=64", "--set", "quantizer.shared_levels=4", "--set", "quantizer.own_levels=4"),  # 48 bits instead of 32
     "width-beam": ("--layout", "width", "--set", "quantizer.beam=4", *START_ALONE),
     "qformer": ("--stage1", "qformer", *START_ALONE),
     "rq-kmeans": ("--quantizer", "rq_kmeans"),

@@ -88,7 +88,7 @@ def token_features(sample: Sample, labels: DataFrame, tokens: DataFrame, superse
     active = _dense(rows, "activity", number, 2 * version.sources)
     return TokenFeatures(
         has_tokens=np.isin(np.arange(number), rows["label_id"]),
-        tokens=sparse.hstack([matrix, sparse.csr_matrix(active)]).tocsr(),
+        tokens=sparse.hstack([matrix, sparse.csr_matrix(active / cut.window_days)]).tocsr(),  # all in [0, 1]
         decoded=np.concatenate([_dense(rows, "vectors", number, version.vector_width), active], axis=1),
     )
 

@@ -1,6 +1,6 @@
 """The two models that read features: a linear probe and gradient boosting. Pure: arrays in, scores out.
 
-N rows, F features; features are dense, or sparse (CSR) for tokens. Both models are deterministic for one seed.
+N rows, F features; features are dense, or sparse (CSR) and of one scale, for tokens. Both models are deterministic for one seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -18,8 +19,9 @@ from jobs.evaluation_splits import Split
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Scorer = Callable[[Any, Ints, Ints, Any], Floats]  # features, labels and persons to learn from, features to score
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse regularization C of the probe
-CONTROL_STRENGTH = 1e-3  # of the shuffled control, which needs no choice
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse regularization C of the probe on dense features, which are standardised
+SHARE_STRENGTHS = (0.1, 1.0, 10.0)  # on sparse features, the shares of tokens, which are not: a rare code would become loud
+CONTROL_STRENGTH, CONTROL_SHARE_STRENGTH = 1e-3, 1.0  # of the shuffled control, which needs no choice
 MIN_ROWS = 5  # a feature that fewer training rows have is left out of the probe
 NOTHING = 1e-20  # in absolute value a feature that a row has not: rounding, whose deviation can't be divided by
 INNER_FOLDS = 3
@@ -40,27 +42,31 @@ BOOSTING = {
 
 
 def linear_probe(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
-    """Standardised logistic regression; C is chosen on a third of the training persons, then fitted on all."""
+    """Logistic regression; C is chosen on a third of the training persons, then fitted on all. Dense features are standardised."""
     inner = persons % INNER_FOLDS == 0
     if min(_classes(labels[inner]), _classes(labels[~inner])) < 2:
-        return probe_with(CONTROL_STRENGTH)(features, labels, persons, tried)
-    found = [probe_with(c)(features[~inner], labels[~inner], persons[~inner], features[inner]) for c in STRENGTHS]
+        return control_probe(features, labels, persons, tried)
+    strengths = SHARE_STRENGTHS if sparse.issparse(features) else STRENGTHS
+    found = [probe_with(c, features[~inner], labels[~inner], features[inner]) for c in strengths]
     best = int(np.argmax([roc_auc_score(labels[inner], scores) for scores in found]))
-    return probe_with(STRENGTHS[best])(features, labels, persons, tried)
+    return probe_with(strengths[best], features, labels, tried)
 
 
-def probe_with(strength: float) -> Scorer:
+def control_probe(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
     """The same with a fixed C."""
+    return probe_with(CONTROL_SHARE_STRENGTH if sparse.issparse(features) else CONTROL_STRENGTH, features, labels, tried)
 
-    def score(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:
-        used = np.flatnonzero(np.asarray((abs(features) > NOTHING).sum(axis=0)).ravel() >= MIN_ROWS)
-        if not used.size:
-            return np.zeros(tried.shape[0])  # nothing to go on: everybody alike
-        scaler = StandardScaler(with_mean=isinstance(features, np.ndarray))  # centring would fill a sparse matrix
-        model = LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(scaler.fit_transform(features[:, used]), labels)
-        return np.asarray(model.decision_function(scaler.transform(tried[:, used])), np.float64)
 
-    return score
+def probe_with(strength: float, features: Any, labels: Ints, tried: Any) -> Floats:
+    used = np.flatnonzero(np.asarray((abs(features) > NOTHING).sum(axis=0)).ravel() >= MIN_ROWS)
+    if not used.size:
+        return np.zeros(tried.shape[0])  # nothing to go on: everybody alike
+    features, tried = features[:, used], tried[:, used]
+    if not sparse.issparse(features):
+        scaler = StandardScaler().fit(features)
+        features, tried = scaler.transform(features), scaler.transform(tried)
+    model = LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(features, labels)
+    return np.asarray(model.decision_function(tried), np.float64)
 
 
 def boosting(features: Any, labels: Ints, persons: Ints, tried: Any) -> Floats:

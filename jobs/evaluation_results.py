@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from jobs.evaluation_metrics import Interval, Measured, interval, lift_kept, measure, person_draws
-from jobs.evaluation_models import CONTROL_STRENGTH, MODELS, out_of_split_scores, probe_with
+from jobs.evaluation_models import MODELS, control_probe, out_of_split_scores
 from jobs.evaluation_splits import Split
 
 Ints = NDArray[np.int64]
@@ -115,7 +115,7 @@ def shuffled_controls(features: Mapping[str, Any], labels: Ints, persons: Ints, 
     more shuffle (Student's t), as two shuffles of one data set differ by more than a draw of persons shows."""
     random = np.random.default_rng(seed)
     shuffles = [shuffled(labels, splits, random) for _ in range(SHUFFLES)]
-    everyone, model = person_draws(persons, draws=0, seed=seed), probe_with(CONTROL_STRENGTH)
+    everyone, model = person_draws(persons, draws=0, seed=seed), control_probe
     controls = []
     for name, values in features.items():
         found = [measure(out_of_split_scores(values, y, persons, splits, model), y, persons, splits, everyone).auc[0] for y in shuffles]
