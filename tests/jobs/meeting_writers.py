@@ -1,6 +1,8 @@
-"""`u2qt` as on an object store: no commit lock, no day locks, no leases. Whoever writes user_tokens waits, in the write, for the other.
+"""`u2qt` whose writes of user_tokens wait, in the write, until two have come to the folder MEETING.
 
-python tests/jobs/without_locks.py MEETING NAME COMMAND OPTION...
+python tests/jobs/meeting_writers.py MEETING NAME locks|no-locks COMMAND OPTION...
+
+`no-locks` is as on an object store: no commit lock, no day locks, no leases.
 """
 
 import sys
@@ -19,17 +21,17 @@ PATIENCE = 200.0  # seconds
 
 
 def main() -> None:
-    meeting, name, *arguments = sys.argv[1:]
+    meeting, name, locks, *arguments = sys.argv[1:]
     opened, write = Lakehouse.__init__, Lakehouse._write
 
-    def open_without_locks(self: Lakehouse, *given: Any) -> None:
+    def open_lakehouse(self: Lakehouse, *given: Any) -> None:
         opened(self, *given)
-        self.is_local = False
+        self.is_local = locks == "locks" and self.is_local
 
     def write_together(self: Lakehouse, table: str, rows: DataFrame, *given: Any) -> int:
         return write(self, table, met(rows, meeting, name) if table == "user_tokens" else rows, *given)
 
-    Lakehouse.__init__ = open_without_locks  # type: ignore[method-assign]
+    Lakehouse.__init__ = open_lakehouse  # type: ignore[method-assign]
     Lakehouse._write = write_together  # type: ignore[method-assign]
     raise SystemExit(call(arguments))
 
