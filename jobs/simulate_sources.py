@@ -24,7 +24,7 @@ LABEL_DAYS = 7
 MIN_USERS = 30  # fewer leave days without any row in some source
 
 
-def raw_source(source: str, users: DataFrame, days: DataFrame, draws: Draws, late: float) -> DataFrame:
+def raw_source(source: str, users: DataFrame, days: DataFrame, draws: Draws, late: float = behaviour.LATE_SHARE) -> DataFrame:
     """Clean raw rows of one source, with KEPT columns beside them."""
     if source == "profile":
         return deliveries.profile(users, days, draws)
