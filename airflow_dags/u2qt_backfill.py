@@ -30,7 +30,8 @@ done by then is nothing to do. So the DAG may be triggered again at any time, an
 **Order**: Airflow *starts* mapped tasks by their index, which is the order of the days, and one at a time (`U2QT_BACKFILL_AT_ONCE`, of the scheduler, raises
 that). It does not *guarantee* that a day ends before a later one starts: a task that waits for another try, or that was cleared, lets later ones pass, a
 failed day does not stop them, and with more than one at once they overlap. No rows are harmed, days are independent; but a day that is audited before the
-days before it are published is compared with fewer days by its drift gates. Who needs strict order runs `u2qt backfill`, which ends at the first failure.
+days before it are published is compared with fewer days by its drift gates. Who needs strict order runs `u2qt backfill --from D --to D`, which ends at
+the first failure.
 
 **History for a new tokenizer**: give `tokenizer_version`; without it the promoted version's days are looked at, and days that some version has
 published are left as they are. **Late rows**: they count up to `cutoff`, by default up to what is validated.

@@ -17,6 +17,11 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+def seeded(versions: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> dict[str, Sequence[str]]:
+    """Each version trained with each seed; the first seed's is called as before."""
+    return {version if seed == 0 else f"{version}-{seed}": (*options, "--seed", str(seed)) for seed in seeds for version, options in versions.items()}
+
+
 def published(folder: Path, versions: Mapping[str, Sequence[str]], *, trained: tuple[str, str], days: tuple[str, str]) -> list[list[str]]:
     """The commands that train the versions which aren't there yet, each with its options of `u2qt train`, and publish the days with them."""
     commands = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published
+from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published, seeded
 from benchmarks.lakes import run_together, where
 
 FIRST, LAST, TRAINED_THROUGH = "2024-01-01", "2024-01-28", "2024-01-10"
@@ -34,12 +34,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/u2qt-bench"))
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
     arguments = parser.parse_args()
     folder = arguments.work / f"evaluation-{arguments.users}"
     if not (folder / "built").exists():
         run_together(*lakehouse(folder, arguments.users))
         (folder / "built").touch()
-    versions = {version: VERSIONS[version] for version in arguments.versions}
+    versions = seeded({version: VERSIONS[version] for version in arguments.versions}, arguments.seeds)
     questions = {
         "attribute": ("--labels", str(folder / "labels" / "attribute"), *STABLE),
         "coming-week": ("--labels", str(later_labels(folder)), *FUTURE),

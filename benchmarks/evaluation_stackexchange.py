@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published
+from benchmarks.evaluated import VERSIONS, carried_out, evaluated, published, seeded
 from benchmarks.lakes import run_together, where
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -30,11 +30,12 @@ def main() -> None:
     parser.add_argument("--dump", type=Path, default=DUMP)
     parser.add_argument("--size", default="demo")
     parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
     arguments = parser.parse_args()
     os.environ["U2QT_CATALOG"] = str(CATALOG)
     folder = arguments.work / f"evaluation-{arguments.dump.name}"
     folder.mkdir(parents=True, exist_ok=True)
-    versions = {version: ("--size", arguments.size, *VERSIONS[version]) for version in arguments.versions}
+    versions = seeded({version: ("--size", arguments.size, *VERSIONS[version]) for version in arguments.versions}, arguments.seeds)
     questions = {label: ("--labels", str(folder / "labels" / f"{label}.parquet"), *FUTURE) for label in LABELS}
     commands = [] if (folder / "raw").exists() else lakehouse(folder, arguments.dump)
     commands += published(folder, versions, trained=(FIRST, TRAINED_THROUGH), days=(FIRST_SEEN, LAST))

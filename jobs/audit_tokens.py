@@ -7,7 +7,6 @@ A refusal exits 10, publishes nothing and leaves the stage as it is. A day that 
 rows are still those that were audited, is skipped.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -19,12 +18,14 @@ from pyspark.sql import functions as F
 from jobs import drift_gates, quality, retention
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import DayState, definition_hash, sum_text, summed
+from jobs.day_states import DayState, definition_hash, runs_of_days, sum_text, summed
 from jobs.delta_tables import Where, on_days
 from jobs.drift_gates import DayDrift
 from jobs.errors import GateRefused
+from jobs.gate_release import accepted_days
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered
+from jobs.staged_files import staged_files
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
@@ -51,8 +52,14 @@ def run(context: Context, days: Days, version: str | None = None, *, force: bool
         retention.require_features(context, days)
     describe = partial(states_now, context, registered=registered)
     with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
+        accepted = {} if force or not parts else accepted_days(context, days, registered)
         for part in parts:
-            _run(context, part, registered)
+            for ds in {*part} & {*accepted}:
+                with record_stage(context, STAGE, Days(ds, ds)) as record:
+                    record.status = "skipped"
+                    record.notes["skipped"] = f"a person published these very rows: {accepted[ds]}"
+            for rest in runs_of_days({*part} - {*accepted}):
+                _run(context, rest, registered)
 
 
 def states_now(context: Context, days: Days, registered: Registered) -> dict[date, DayState]:
@@ -64,10 +71,7 @@ def states_now(context: Context, days: Days, registered: Registered) -> dict[dat
 
 def _states(context: Context, days: Days, registered: Registered, features: Mapping[date, Row], staged_version: int) -> dict[date, DayState]:
     """Staged files rather than sums: publishing needs an audit of exactly the files that it reads."""
-    where = Where(days=days, equals=(("tokenizer_version", registered.version),))
-    files: dict[str, list[str]] = {str(ds): [] for ds in days}
-    for file in context.lake.active_files("staged_user_tokens", staged_version, where):
-        files[file.partition["ds"]].append(file.url.rsplit("/", 1)[-1])
+    files = staged_files(context, days, registered.version, staged_version)
     definition = gate_definition(context, registered)
     return {
         ds: DayState(
@@ -75,7 +79,7 @@ def _states(context: Context, days: Days, registered: Registered, features: Mapp
             definition=definition,
             inputs={
                 "user_features": sum_text(features.get(ds)),
-                "staged_user_tokens": hashlib.sha256("\n".join(sorted(files[str(ds)])).encode()).hexdigest(),
+                "staged_user_tokens": files[ds],
             },
             tokenizer_version=registered.version,
         )
@@ -106,7 +110,8 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
         drift = {} if failures else _drift(context, days, registered, staged, record)
         record.notes |= {f"drift {ds}": day.note for ds, day in drift.items() if day.note}
         rows = {ds: counts[ds].rows if ds in counts else 0 for ds in days}
-        _write(context, registered, record, result, rows, failures, drift)
+        files = staged_files(context, days, registered.version, record.read["staged_user_tokens"])
+        _write(context, registered, record, result, rows, files, failures, drift)
         refused = f"staged_user_tokens version {record.read['staged_user_tokens']}, {days}, tokenizer {registered.version}: not published"
         if failures:
             raise GateRefused("\n".join([refused, *failures]))
@@ -148,6 +153,7 @@ def _write(
     record: StageRecord,
     result: quality.SuiteResult,
     rows: Mapping[date, int],
+    files: Mapping[date, str],
     failures: list[str],
     drift: Mapping[date, DayDrift],
 ) -> None:
@@ -163,7 +169,7 @@ def _write(
         "run_id": context.run_id,
     }
     found = {ds: {"drift": day.to_json(), "drift_blocked": bool(day.blocking)} for ds, day in drift.items()}
-    frame = context.lake.frame(AUDITS, [verdict | {"ds": ds, "rows": count} | found.get(ds, {}) for ds, count in rows.items()])
+    frame = context.lake.frame(AUDITS, [verdict | {"ds": ds, "rows": count, "staged_files": files[ds]} | found.get(ds, {}) for ds, count in rows.items()])
     record.written["audits"] = context.lake.append("audits", frame, {"run_id": context.run_id, "stage": record.stage})
 
 

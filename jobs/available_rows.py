@@ -41,12 +41,19 @@ def features_definition(catalog: Catalog) -> str:
     return definition_hash(FEATURES, catalog.feature_layout(), catalog.time_zone, catalog.header.delivery_lag, [s.dedup_key for s in catalog.sources])
 
 
+def passed_rows(context: Context, source: Source, versions: Mapping[str, int]) -> DataFrame:
+    """The clean rows of `source`, less those of days of delivery that a gate blocked or whose validation did not end."""
+    deliveries = context.lake.read("deliveries", versions.get("deliveries")).where(F.col("source") == F.lit(source.name))
+    passed = deliveries.groupBy("delivered_ds").agg(F.every(F.col("gate") == "passed").alias("passed")).where("passed").select("delivered_ds")
+    table = source_table_name(source.name)
+    return context.lake.read(table, versions.get(table)).join(F.broadcast(passed), on="delivered_ds", how="left_semi")
+
+
 def available_sums(context: Context, days: Days, known: Column, versions: Mapping[str, int]) -> DataFrame:
     """source, ds, rows, hashes: the clean rows that each of `days` may know. A profile row counts for every day it is valid for."""
     frames = []
     for source in context.catalog.sources:
-        table = source_table_name(source.name)
-        rows = context.lake.read(table, versions.get(table)).select("ds", "available_time", "row_hash")
+        rows = passed_rows(context, source, versions).select("ds", "available_time", "row_hash")
         rows = on_days(rows, days) if source.kind == "events" else _valid_on(rows, days, source, context)
         frames.append(rows.where(F.col("available_time") <= known).select(F.lit(source.name).alias("source"), "ds", "row_hash"))
     return summed(reduce(DataFrame.unionAll, frames), "source", "ds")

@@ -16,6 +16,7 @@ from jobs.day_states import runs_of_days
 from schemas.keys import Days
 
 DAYS_AT_ONCE = 7
+PASSES = 2  # what a validation finds, late rows of other days, is due only after it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,11 +51,16 @@ def run(
     tell: Callable[[Chunk, int, int], None] = lambda chunk, number, total: None,
 ) -> int:
     """Days worked on. An error of a stage ends it; what was done before stands, and the next backfill starts there."""
-    planned = chunks(plan_days.run(context, days, version, cutoff), days_at_once)
-    for number, chunk in enumerate(planned, start=1):
-        tell(chunk, number, len(planned))
-        run_chunk(context, chunk, version)
-    return sum(len(chunk.days) for chunk in planned)
+    worked: set[date] = set()
+    for _ in range(PASSES):
+        planned = chunks(plan_days.run(context, days, version, cutoff), days_at_once)
+        for number, chunk in enumerate(planned, start=1):
+            tell(chunk, number, len(planned))
+            run_chunk(context, chunk, version)
+            worked |= {*chunk.days}
+        if all(validate_sources.STAGE not in chunk.stages for chunk in planned):
+            break
+    return len(worked)
 
 
 def run_chunk(context: Context, chunk: Chunk, version: str | None) -> None:

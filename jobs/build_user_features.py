@@ -15,10 +15,10 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs import quality, retention
-from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition
+from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition, passed_rows
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import DayState, null_safe_hash, recorded_states, runs_of_days, sum_text, sums_by_day
+from jobs.day_states import DayState, last_done, null_safe_hash, runs_of_days, sum_text, sums_by_day
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.feature_columns import events, hashed, latest_versions, numeric_values, padded, slice_text, slices
@@ -128,8 +128,8 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, f
 
 
 def _repairs(context: Context, days: Days) -> dict[date, datetime | None]:
-    """The cutoffs that repairs of the days were given, where they are later than the catalog's; else None."""
-    known = recorded_states(context, STAGE, days)
+    """The cutoffs that repairs of the days were given, where they are later than the catalog's; else None. A repair that failed since lost nothing."""
+    known = last_done(context, STAGE, days)
     given = {ds: state.cutoff for ds, state in known.items() if state.cutoff and state.cutoff > default_cutoff(context.catalog, ds)}
     return {ds: given.get(ds) for ds in days}
 
@@ -192,9 +192,11 @@ def _require_validated(context: Context, days: Days, record: StageRecord) -> Non
 
 
 def _require_passed(source: str, ds: date, gate: str | None) -> None:
-    """`gate` is the least of the day's deliveries: 'blocked' sorts before 'passed'."""
+    """`gate` is the least of the day's deliveries: 'blocked' sorts before 'passed', and all of them are 'running' or none."""
     if gate is None:
         raise BadInput(f"source {source}, {ds}: not validated, expected a passed delivery; run `u2qt validate --ds {ds}` first")
+    if gate == "running":
+        raise GateRefused(f"source {source}, {ds}: its last validation did not end, expected a passed delivery; run `u2qt validate --ds {ds}` again")
     if gate != "passed":
         raise GateRefused(
             f"source {source}, {ds}: its delivery is {gate}, expected passed; see `u2qt status --ds {ds}`, mend the delivery and run `u2qt validate --ds {ds}`"
@@ -205,8 +207,7 @@ def _events(context: Context, days: Days, known: Column, record: StageRecord) ->
     """Every event of the days that was known at the cutoff, all sources in one frame."""
     frames = []
     for source in context.catalog.events:
-        table = source_table_name(source.name)
-        rows = on_days(context.lake.read(table, record.read[table]), days).where(F.col("available_time") <= known)
+        rows = on_days(passed_rows(context, source, record.read), days).where(F.col("available_time") <= known)
         frames.append(events(latest_versions(rows, source), source, context.catalog))
     united = frames[0]
     for frame in frames[1:]:
@@ -217,8 +218,7 @@ def _events(context: Context, days: Days, known: Column, record: StageRecord) ->
 def _with_profile(context: Context, days: Days, users: DataFrame, active: DataFrame, known: Column, record: StageRecord) -> DataFrame:
     profile = context.catalog.profile
     assert profile is not None, "the caller checks"
-    table = source_table_name(profile.name)
-    rows = context.lake.read(table, record.read[table]).where(F.col("ds") <= F.lit(days.last))
+    rows = passed_rows(context, profile, record.read).where(F.col("ds") <= F.lit(days.last))
     if profile.lookback_days is not None:
         rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), profile.lookback_days))
     return with_profile(users, profiles_at(rows, active, profile, context.catalog, known), profile)

@@ -19,6 +19,7 @@ from schemas.keys import Days
 from schemas.user_tokens import codes_column, hashed_columns
 
 NOTHING = "0:0"
+ATTEMPTED = ("done", "adjusted", "refused", "failed")  # skipped days were not worked on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +89,14 @@ def recorded_states(context: Context, stage: str, days: Days, version: str | Non
     return {ds: attempt.state for ds, attempt in last_attempts(context, stage, days, version).items() if attempt.status == "done"}
 
 
-def last_attempts(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, Attempt]:
-    """The newest attempt at each day by `stage` (under `version`)."""
-    ledger = context.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") != "skipped"))
+def last_done(context: Context, stage: str, days: Days, version: str | None = None) -> dict[date, DayState]:
+    """What the newest attempt that was done recorded of each day, whatever failed since."""
+    return {ds: attempt.state for ds, attempt in last_attempts(context, stage, days, version, statuses=("done", "adjusted")).items()}
+
+
+def last_attempts(context: Context, stage: str, days: Days, version: str | None = None, *, statuses: Sequence[str] = ATTEMPTED) -> dict[date, Attempt]:
+    """The newest attempt at each day by `stage` (under `version`), of those that ended as one of `statuses`."""
+    ledger = context.lake.read("runs").where((F.col("stage") == stage) & F.col("status").isin(*statuses))
     ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
     worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
     attempts = ledger.select("status", "started_at", "states", F.explode(worked).alias("ds"))

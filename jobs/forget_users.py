@@ -8,6 +8,7 @@ earlier versions, whose files still hold them, and the run files of trainings. D
 afterwards. Cost: the ids of each table are read twice, files with a forgotten user are written anew; the driver holds days.
 """
 
+import os
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -47,6 +48,8 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
     """
     if certificate.exists():
         raise BadInput(f"--certificate {certificate}: is there already, expected a new file")
+    if not certificate.parent.is_dir() or not os.access(certificate.parent, os.W_OK):
+        raise BadInput(f"--certificate {certificate}: {certificate.parent} is no folder that this user may write to; make it first, or name another")
     for option, folder in (("--checkpoints", checkpoints), ("--reports", reports)):
         if folder is not None and not folder.is_dir():
             raise BadInput(f"{option} {folder}: no such folder")

@@ -6,9 +6,16 @@ rows are wrong (codes outside their codebooks, lost or doubled users), and nobod
 
 from datetime import date
 
-from pyspark.sql import Row
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
 
+from jobs.context import Context
+from jobs.day_states import sums_by_day, tokens_hash
+from jobs.delta_tables import on_days
 from jobs.errors import BadInput, GateRefused
+from jobs.registered_tokenizers import Registered
+from jobs.staged_files import staged_files
+from schemas.audits import AUDITS
 from schemas.keys import Days
 
 REASON_CHARS = 500
@@ -30,6 +37,28 @@ def require_passed(ds: date, version: str, audit: Row | None, accept: str | None
         )
     if accept is not None and not audit.drift_blocked:
         raise BadInput(f"--accept: nothing to accept, the audit of {ds}, {version}, blocked nothing; publish without it")
+
+
+def newest_audits(audits: DataFrame) -> list[Row]:
+    """Of each day (of one tokenizer version) the last audit of the newest stage that was audited."""
+    order = F.struct("staged_version", "audited_at")
+    return audits.groupBy("ds").agg(F.max_by(F.struct("*"), order).alias("audit")).select("audit.*").collect()
+
+
+def accepted_days(context: Context, days: Days, registered: Registered) -> dict[date, str]:
+    """Days that the gates blocked and a person published, while the stage still has those very rows and files; with the reason."""
+    audits = on_days(context.lake.read_declared(AUDITS), days).where(F.col("tokenizer_version") == registered.version)
+    files = staged_files(context, days, registered.version, context.lake.version("staged_user_tokens"))
+    blocked = [row.ds for row in newest_audits(audits) if row.success and row.drift_blocked and row.staged_files == files[row.ds]]
+    if not blocked:
+        return {}
+    runs = on_days(context.lake.read("runs").where("stage = 'publish_tokens' AND status = 'done' AND ds_from = ds_to"), days, "ds_from")
+    mine = F.get(F.filter("states", lambda s: (s["ds"] == F.col("ds_from")) & (s["tokenizer_version"] == registered.version)), F.lit(0))
+    said = runs.select("ds_from", "started_at", F.get_json_object("detail", "$.accepted").alias("reason"), mine["inputs"]["staged_user_tokens"].alias("rows"))
+    reasons = {(row["ds_from"], row["rows"]): str(row["reason"]) for row in said.where("reason IS NOT NULL").orderBy("started_at").collect()}
+    staged = on_days(context.lake.read("staged_user_tokens"), days).where(F.col("tokenizer_version") == registered.version)
+    rows = sums_by_day(staged.select("ds", tokens_hash([s.name for s in context.catalog.sources]).alias("row_hash")), days)
+    return {ds: reasons[ds, rows[ds]] for ds in blocked if (ds, rows[ds]) in reasons}
 
 
 def require_reason(days: Days, accept: str) -> str:

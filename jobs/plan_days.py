@@ -5,7 +5,7 @@ that came again is known once it is validated. What a retention removed is not d
 the clean rows and features of the days; the driver sees one row per day, source and stage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -13,11 +13,10 @@ from pyspark.sql import functions as F
 
 from jobs import DAILY_STAGES, audit_tokens, available_rows, retention, validate_sources
 from jobs.context import Context
-from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, runs_of_days, sum_text, summed, sums_by_day
+from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, last_done, runs_of_days, sum_text, summed, sums_by_day
 from jobs.delta_tables import Where, on_days
 from jobs.registered_tokenizers import Registered, find_registered
 from schemas.keys import Days
-from schemas.source_events import source_table_name
 
 OUTPUT_ROWS = dict(zip(DAILY_STAGES, ("rows_in", "user_features", "staged_user_tokens", "staged_user_tokens", "user_tokens"), strict=True))
 TOKEN_STAGES = DAILY_STAGES[2:]
@@ -47,7 +46,7 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     attempts = {stage: last_attempts(context, stage, days, registered.version if stage in TOKEN_STAGES else None) for stage in DAILY_STAGES}
     last = _last_delivered(context)
     known_by = cutoff or (available_rows.default_cutoff(context.catalog, last) if last else None)
-    built = {ds: attempt.state for ds, attempt in attempts["build_user_features"].items() if attempt.status == "done"}
+    built = last_done(context, "build_user_features", days)
     now = _Now(
         registered=registered,
         attempts=attempts,
@@ -56,6 +55,7 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
         available=_Available(context, days, known_by, built),
         features=sums_by_day(on_days(context.lake.read("user_features"), days), days),
         published=_published_rows(context, days, registered.version),
+        running=_running_days(context, days),
     )
     elsewhere = set() if version is not None else _published_days(context, days)
     settled = _settled(context, days, now.features)
@@ -91,23 +91,25 @@ class _Now:
     available: "_Available"
     features: Mapping[date, str]  # sums
     published: Mapping[date, int]  # rows
+    running: Set[date]  # of delivery, whose validation began and did not end
 
     def done(self, stage: str, ds: date) -> DayState | None:
         attempt = self.attempts[stage].get(ds)
         return attempt.state if attempt is not None and attempt.status == "done" else None
 
     def released(self, ds: date) -> bool:
-        """Whether the day was published after its audit refused it: then a person gave the reason."""
-        audit, publish = self.attempts["audit_tokens"].get(ds), self.attempts["publish_tokens"].get(ds)
-        if audit is None or publish is None:
+        """Whether the audit refused the very rows that are published: then a person gave the reason, and it holds while they stay."""
+        audit, publish, encoded = self.attempts["audit_tokens"].get(ds), self.done("publish_tokens", ds), self.done("encode_users", ds)
+        if audit is None or publish is None or encoded is None:
             return False
-        return audit.status == "refused" and publish.status == "done" and publish.started_at > audit.started_at
+        return audit.status == "refused" and publish.inputs.get("staged_user_tokens") == encoded.outputs.get("staged_user_tokens")
 
 
 def _of_day(now: _Now, ds: date, planned: Sequence[str]) -> list[Entry]:
     entries: list[Entry] = []
     for stage in planned:
-        reason, cutoff = (f"{entries[-1].stage} comes first", None) if entries else _reason(now, stage, ds)
+        late = now.available.late_cutoff(ds) if stage == "build_user_features" else None
+        reason, cutoff = (f"{entries[-1].stage} comes first", late) if entries else _reason(now, stage, ds)
         if reason:
             entries.append(Entry(ds=ds, stage=stage, reason=reason, cutoff=cutoff))
     return entries
@@ -116,12 +118,14 @@ def _of_day(now: _Now, ds: date, planned: Sequence[str]) -> list[Entry]:
 def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
     """Why the stage is due although those before it are not, and the cutoff to build by; an empty reason where it is not due."""
     state, attempt = now.done(stage, ds), now.attempts[stage].get(ds)
+    if stage == "validate_sources" and ds in now.running:
+        return "was cut short", None
     if stage == "audit_tokens" and now.released(ds):
         return "", None
     if attempt is None:
         return f"not yet encoded by {now.registered.version}" if stage == "encode_users" else "never ran", None
     if state is None:
-        return {"failed": "failed", "refused": "was refused"}[attempt.status], None
+        return {"failed": "failed", "refused": "was refused"}[attempt.status], now.available.late_cutoff(ds) if stage == "build_user_features" else None
     if stage == "build_user_features":
         return now.available.reason(ds, state, now.features[ds])
     if stage == "encode_users":
@@ -163,23 +167,30 @@ class _Available:
         if self.known_by is None:
             return
         for source in context.catalog.events:
-            rows = on_days(context.lake.read(source_table_name(source.name)), days).select("ds", "available_time", "row_hash")
+            rows = on_days(available_rows.passed_rows(context, source, {}), days).select("ds", "available_time", "row_hash")
             later = rows.where((F.col("available_time") > known) & (F.col("available_time") <= F.lit(self.known_by.isoformat()).cast("timestamp")))
             for row in summed(later, "ds").collect():
                 self.late[row["ds"]] = self.late.get(row["ds"], 0) + row["rows"]
 
+    def late_cutoff(self, ds: date) -> datetime | None:
+        """The cutoff to build the day by, where rows came too late for the one that it has."""
+        return self.known_by if self.late.get(ds) else None
+
     def reason(self, ds: date, state: DayState, features: str) -> tuple[str, datetime | None]:
         now = {source: self.now.get((ds, source), NOTHING) for source in state.inputs}
         changed = state.difference(replace(state, definition=self.definition, inputs=now, outputs={"user_features": features}))
-        late = self.late.get(ds, 0)
-        if late:
-            return f"{late:,} late rows since", self.known_by
-        return changed, None
+        cutoff = self.late_cutoff(ds)
+        return (f"{self.late[ds]:,} late rows since", cutoff) if cutoff else (changed, None)
 
 
 def _last_delivered(context: Context) -> date | None:
-    row = context.lake.read("deliveries").where(F.col("rows_in") > 0).agg(F.max("delivered_ds").alias("last")).first()
+    row = context.lake.read("deliveries").where((F.col("rows_in") > 0) & (F.col("gate") == "passed")).agg(F.max("delivered_ds").alias("last")).first()
     return row["last"] if row else None
+
+
+def _running_days(context: Context, days: Days) -> set[date]:
+    rows = on_days(context.lake.read("deliveries"), days, "delivered_ds").where(F.col("gate") == "running")
+    return {row.delivered_ds for row in rows.select("delivered_ds").distinct().collect()}
 
 
 def _published_rows(context: Context, days: Days, version: str) -> dict[date, int]:

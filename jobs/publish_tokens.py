@@ -1,13 +1,13 @@
 """publish_tokens: the audited rows of a day become visible, in one atomic commit.
 
 Reads audits and exactly the audited version of staged_user_tokens; writes user_tokens_superseded, then user_tokens.
-Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): publishing again gives the same rows, and a row
-that did not change keeps the moment from which it was known (`available_at`). A day whose published rows already say what the
-stage says is skipped.
+Key: user_id, ds, tokenizer_version. Idempotent on (ds, tokenizer_version): publishing again gives the same rows. A row that
+did not change keeps the moment from which it was known (`available_at`); one that did is never known from earlier on. A day
+whose published rows already say what the stage says is skipped.
 """
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
@@ -16,10 +16,11 @@ from jobs.changed_days import changed_days
 from jobs.context import Context
 from jobs.day_states import DayState, sums_by_day, tokens_hash
 from jobs.delta_tables import Where, on_days
-from jobs.errors import GateRefused
-from jobs.gate_release import require_passed, require_reason
+from jobs.errors import BadInput, GateRefused
+from jobs.gate_release import accepted_days, newest_audits, require_passed, require_reason
 from jobs.ledger import StageRecord, record_stage, versions_read
 from jobs.registered_tokenizers import Registered, find_registered
+from jobs.staged_files import staged_files
 from jobs.work_units import write_tasks
 from schemas.audits import AUDITS
 from schemas.keys import Days
@@ -37,11 +38,16 @@ def unchanged(sources: tuple[str, ...]) -> Column:
     return F.coalesce(same, F.lit(False))
 
 
-def published_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...], run_id: str) -> DataFrame:
-    """The staged rows; one that was published before, unchanged, keeps its earlier `available_at`."""
+def published_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...], run_id: str, now: datetime) -> DataFrame:
+    """The staged rows. One that was published before, unchanged, keeps its `available_at`; another row of a published day is known
+    from its cutoff on where that is later than all that the day said, and otherwise from `now` on: whoever was to decide before saw the old row.
+    """
+    said = old.groupBy("ds").agg(F.max("available_at").alias("until"))
     joined = staged.alias("n").join(old.alias("o"), on=[F.col(f"n.{key}") == F.col(f"o.{key}") for key in KEY], how="left")
-    known = F.when(unchanged(sources), F.least("o.available_at", "n.available_at")).otherwise(F.col("n.available_at"))
-    replaced = {"available_at": known, "run_id": F.lit(run_id)}
+    joined = joined.join(F.broadcast(said).alias("said"), on=F.col("n.ds") == F.col("said.ds"), how="left")
+    from_now = F.greatest(F.lit(now.isoformat()).cast("timestamp"), F.col("said.until") + F.expr("INTERVAL 1 MICROSECOND"))
+    changed = F.when(F.col("n.available_at") <= F.col("said.until"), from_now).otherwise(F.col("n.available_at"))
+    replaced = {"available_at": F.when(unchanged(sources), F.col("o.available_at")).otherwise(changed), "run_id": F.lit(run_id)}
     return joined.select(*(replaced.get(name, F.col(f"n.{name}")).alias(name) for name in staged.columns))
 
 
@@ -91,7 +97,7 @@ def states(context: Context, days: Days, registered: Registered, staged: int | N
 def _run(context: Context, days: Days, registered: Registered, accept: str | None) -> None:
     with record_stage(context, STAGE, days, version=registered.version) as record:
         audit = _passing_audit(context, days, registered, record, accept)
-        staged = _audited_rows(context, days, registered, audit, record)
+        staged = _audited_rows(context, days, registered, record)
         where = Where(days=days, equals=(("tokenizer_version", registered.version),))
         old_version = context.lake.version("user_tokens")
         old = context.lake.read("user_tokens", old_version)
@@ -99,9 +105,11 @@ def _run(context: Context, days: Days, registered: Registered, accept: str | Non
         sources = tuple(s.name for s in context.catalog.sources)
         if context.lake.active_files("user_tokens", old_version, where):
             _recover_ledger(context, days, registered, old)
-            _keep_superseded(context, superseded_rows(staged, old, sources, context.run_id), where, record)
+            superseded = superseded_rows(staged, old, sources, context.run_id)
+            if not _published_by_this_run(context, days, superseded, old):
+                _keep_superseded(context, superseded, where, record)
         tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
-        rows = published_rows(staged, old, sources, context.run_id).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
+        rows = published_rows(staged, old, sources, context.run_id, datetime.now(UTC)).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
         metadata = _metadata(context, days, registered, audit) | ({"accepted": accept} if accept is not None else {})
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)
@@ -113,42 +121,33 @@ def _passing_audit(context: Context, days: Days, registered: Registered, record:
     """The days' last audit, one for all of them, passed, of staged rows that have not changed since."""
     record.read["audits"] = context.lake.version("audits")
     audits = on_days(context.lake.read_declared(AUDITS, record.read["audits"]), days).where(F.col("tokenizer_version") == registered.version)
-    order = F.struct("staged_version", ~F.col("success"), "audited_at")
-    last = audits.groupBy("ds").agg(F.max_by(F.struct("*"), order).alias("audit")).select("audit.*").collect()
+    last = newest_audits(audits)
     found = {row.ds: row for row in last}
+    standing = accepted_days(context, days, registered) if accept is None and any(row.drift_blocked for row in last) else {}
     for ds in days:
-        require_passed(ds, registered.version, found.get(ds), accept)
+        require_passed(ds, registered.version, found.get(ds), standing.get(ds, accept))
     if accept is not None:
         record.notes["accepted"] = require_reason(days, accept)
-    _require_unchanged(context, days, registered, found)
+    record.read["staged_user_tokens"] = _require_unchanged(context, days, registered, found)
     return max(last, key=lambda row: row.staged_version)
 
 
-def _require_unchanged(context: Context, days: Days, registered: Registered, audits: dict[object, Row]) -> None:
+def _require_unchanged(context: Context, days: Days, registered: Registered, audits: dict[object, Row]) -> int:
+    """The stage's version now, whose files of the days are those audited. By the audits' own note of them: a table's log is not kept for ever."""
     current = context.lake.version("staged_user_tokens")
-    audited = sorted({audit.staged_version for audit in audits.values()})
-    files = {version: _files_by_day(context, days, registered, version) for version in {*audited, current}}
+    files = staged_files(context, days, registered.version, current)
     for audit in audits.values():
-        if files[audit.staged_version].get(str(audit.ds)) != files[current].get(str(audit.ds)):
+        if audit.staged_files != files[audit.ds]:
             raise GateRefused(
                 f"publish {audit.ds}, {registered.version}: staged again (version {current}) since the audit of version "
                 f"{audit.staged_version}; run `u2qt audit --ds {audit.ds}`"
             )
+    return current
 
 
-def _files_by_day(context: Context, days: Days, registered: Registered, version: int) -> dict[str, set[str]]:
-    """The staged files of each day at a version of the table."""
-    where = Where(days=days, equals=(("tokenizer_version", registered.version),))
-    by_day: dict[str, set[str]] = {}
-    for file in context.lake.active_files("staged_user_tokens", version, where):
-        by_day.setdefault(file.partition["ds"], set()).add(file.url)
-    return by_day
-
-
-def _audited_rows(context: Context, days: Days, registered: Registered, audit: Row, record: StageRecord) -> DataFrame:
-    """Of the latest audited version: the other days' partitions are unchanged up to it, which was just checked."""
-    record.read["staged_user_tokens"] = audit.staged_version
-    rows = on_days(context.lake.read("staged_user_tokens", audit.staged_version), days)
+def _audited_rows(context: Context, days: Days, registered: Registered, record: StageRecord) -> DataFrame:
+    """Of the version that was just checked."""
+    rows = on_days(context.lake.read("staged_user_tokens", record.read["staged_user_tokens"]), days)
     return rows.where(F.col("tokenizer_version") == registered.version)
 
 
@@ -163,6 +162,21 @@ def _recover_ledger(context: Context, days: Days, registered: Registered, old: D
     for row in lost:  # of one partition each, so a few
         with record_stage(replace(context, run_id=row["run_id"]), STAGE, Days(row["ds"], row["ds"]), version=registered.version) as record:
             record.notes["recovered"] = f"its commit stands and its ledger row was lost; found by {context.run_id}"
+
+
+def _published_by_this_run(context: Context, days: Days, superseded: DataFrame, old: DataFrame) -> bool:
+    """Whether the run published one of the days before and died, or was called again: what it superseded then is kept under its name.
+
+    Raises `BadInput` where it would have to supersede more.
+    """
+    mine = old.select("ds", "run_id").where(F.col("run_id") == F.lit(context.run_id))
+    done = context.lake.read("runs").where((F.col("run_id") == F.lit(context.run_id)) & (F.col("status") == "done") & (F.col("stage") == STAGE))
+    done = done.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
+    if mine.isEmpty() and done.isEmpty():
+        return False
+    if not superseded.isEmpty():
+        raise BadInput(f"run id {context.run_id}: it published {days} before, and the rows that it replaced are kept by that name; give another --run-id")
+    return True
 
 
 def _keep_superseded(context: Context, rows: DataFrame, where: Where, record: StageRecord) -> None:

@@ -16,8 +16,10 @@ from jobs.available_rows import available_sums, cutoff
 from jobs.context import Context
 from jobs.day_states import DayState, recorded_states, runs_of_days
 from jobs.delta_tables import Where, on_days
+from jobs.gate_release import newest_audits
 from jobs.ledger import record_stage
 from jobs.registered_tokenizers import all_registered
+from jobs.staged_files import staged_files
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
@@ -106,9 +108,9 @@ def _carry_audits(context: Context, days: list[date], version: str) -> None:
     for file in context.lake.active_files("staged_user_tokens", current, Where(days=Days(days[0], days[-1]), equals=(("tokenizer_version", version),))):
         ds = date.fromisoformat(file.partition["ds"])
         rows[ds] = rows.get(ds, 0) + file.rows
+    files = staged_files(context, Days(days[0], days[-1]), version, current)
     audits = on_days(context.lake.read_declared(AUDITS), Days(days[0], days[-1])).where(F.col("tokenizer_version") == version)
-    order = F.struct("staged_version", ~F.col("success"), "audited_at")
-    last = audits.where(F.col("ds").isin(days)).groupBy("ds").agg(F.max_by(F.struct("*"), order).alias("audit")).select("audit.*").collect()
+    last = newest_audits(audits.where(F.col("ds").isin(days)))
     changes = {"staged_version": current, "audited_at": datetime.now(UTC), "run_id": context.run_id}
-    carried = [row.asDict() | changes | {"rows": rows[row.ds]} for row in last]
+    carried = [row.asDict() | changes | {"rows": rows[row.ds], "staged_files": files[row.ds]} for row in last]
     context.lake.append("audits", context.lake.frame(AUDITS, carried), {"run_id": context.run_id, "stage": audit_tokens.STAGE, "carried": WHY})

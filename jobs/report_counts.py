@@ -14,9 +14,10 @@ LAST_STAGES = 40
 
 
 def delivery_totals(deliveries: DataFrame) -> DataFrame:
-    """One row per source; blocked when any of its deliveries is."""
+    """One row per source; blocked, or running, when any of its deliveries is."""
     outcomes = [F.sum(F.coalesce(name, F.lit(0))).alias(name) for name in ("rows_in", "clean", "quarantined", "duplicates", "forgotten")]
-    return deliveries.groupBy("source").agg(*outcomes, F.bool_or(F.col("gate") == "blocked").alias("blocked"))
+    gates = [F.bool_or(F.col("gate") == gate).alias(gate) for gate in ("blocked", "running")]
+    return deliveries.groupBy("source").agg(*outcomes, *gates)
 
 
 def top_reasons(quarantined: DataFrame) -> DataFrame:

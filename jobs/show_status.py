@@ -46,7 +46,7 @@ class SourceStatus:
     """What came of one source on the day of delivery."""
 
     source: str
-    gate: str  # passed, blocked or not delivered
+    gate: str  # passed, blocked, running or not delivered
     rows_in: int = 0
     clean: int = 0
     quarantined: int = 0
@@ -187,7 +187,7 @@ def run(context: Context, ds: date) -> DayStatus:
     tokens = on_days(lake.read("user_tokens"), day).groupBy("tokenizer_version").count()
     published = tuple((row["tokenizer_version"], row["count"]) for row in tokens.orderBy("tokenizer_version").collect())
     registered, promoted = tuple(r.version for r in all_registered(context)), promoted_version(context)
-    blocked = tuple(s.source for s in sources if s.gate == "blocked")
+    blocked = tuple(s.source for s in sources if s.gate in ("blocked", "running"))
     step = next_step(ds, stages, blocked=blocked, published=published, registered=registered, promoted=promoted)
     return DayStatus(
         ds=ds,
@@ -205,7 +205,7 @@ def _source(name: str, delivered: dict[str, object] | None) -> SourceStatus:
     if delivered is None:
         return SourceStatus(source=name, gate="not delivered")
     counts = {outcome: int(str(delivered[outcome])) for outcome in ("rows_in", "clean", "quarantined", "duplicates", "forgotten")}
-    return SourceStatus(source=name, gate="blocked" if delivered["blocked"] else "passed", **counts)
+    return SourceStatus(source=name, gate="blocked" if delivered["blocked"] else "running" if delivered["running"] else "passed", **counts)
 
 
 def _stages(runs: DataFrame) -> dict[str, StageStatus]:

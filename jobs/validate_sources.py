@@ -78,6 +78,7 @@ def run(context: Context, days: Days, *, force: bool = False) -> None:
 def _run(context: Context, days: Days) -> None:
     with record_stage(context, STAGE, days) as record:
         key = required_key(context)
+        _announce(context, days)
         with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
             outcomes = list(pool.map(partial(validate_source, context, days, key=key), context.catalog.sources))
         _refuse_days_after_the_last(context, days, outcomes)
@@ -87,6 +88,15 @@ def _run(context: Context, days: Days) -> None:
         refusals = [refusal for outcome in outcomes for refusal in outcome.refusals]
         if refusals:
             raise GateRefused("\n".join(refusals))
+
+
+def _announce(context: Context, days: Days) -> None:
+    """Says of days that were validated before that they are not now: until `deliveries` stands anew, half of a delivery may be in the tables."""
+    where = Where(days=days, day_column="delivered_ds")
+    if not context.lake.active_files("deliveries", context.lake.version("deliveries"), where):
+        return
+    rows = on_days(context.lake.read("deliveries"), days, "delivered_ds").withColumn("gate", F.lit("running"))
+    context.lake.replace("deliveries", rows.coalesce(1), where, {"run_id": context.run_id, "stage": STAGE})
 
 
 def describe(context: Context, days: Days) -> dict[date, DayState]:
@@ -126,7 +136,7 @@ def states(context: Context, days: Days, raw: dict[str, dict[date, str]]) -> dic
     outputs: dict[tuple[date, str], str] = {
         (row["delivered_ds"], row["table"]): sum_text(row) for row in summed(_written_rows(context, days), "delivered_ds", "table").collect()
     }
-    tables = [name(s.name) for s in context.catalog.sources for name in (source_table_name, quarantine_table_name)]
+    tables = ["deliveries", *(name(s.name) for s in context.catalog.sources for name in (source_table_name, quarantine_table_name))]
     definition = clean_rows_definition(context.catalog)
     return {
         ds: DayState(
@@ -145,12 +155,14 @@ def clean_rows_definition(catalog: Catalog) -> str:
 
 
 def _written_rows(context: Context, days: Days) -> DataFrame:
-    """table, delivered_ds, row_hash of every clean and quarantined row; a quarantined row's hash is 0."""
+    """table, delivered_ds, row_hash of every clean and quarantined row and every delivery's gate; a quarantined row's hash is 0."""
     frames = []
     for source in context.catalog.sources:
         for name, row_hash in ((source_table_name(source.name), F.col("row_hash")), (quarantine_table_name(source.name), F.lit(0).cast("bigint"))):
             rows = on_days(context.lake.read(name), days, "delivered_ds")
             frames.append(rows.select(F.lit(name).alias("table"), "delivered_ds", row_hash.alias("row_hash")))
+    gates = on_days(context.lake.read("deliveries"), days, "delivered_ds")
+    frames.append(gates.select(F.lit("deliveries").alias("table"), "delivered_ds", F.xxhash64("source", "delivery_id", "gate").alias("row_hash")))
     return reduce(DataFrame.unionAll, frames)
 
 

@@ -17,6 +17,7 @@ AUDITS = Table(
         optional("drift", "STRING", "JSON: the day against the days published before it, gate by gate. NULL: failed before it was measured.", later=True),
         optional("drift_blocked", "BOOLEAN", "True when such a gate refused the day: `u2qt publish --accept` releases it.", later=True),
         optional("audited_at", "TIMESTAMP", "When; of several audits of one staged version the last one's drift counts.", later=True),
+        optional("staged_files", "STRING", "sha256 over the names of the day's staged files: publishing reads exactly those.", later=True),
         RUN_ID,
     ),
 )

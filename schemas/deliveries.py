@@ -13,7 +13,7 @@ DELIVERIES = Table(
         required("clean", "BIGINT", "Rows written to source_<name>."),
         required("quarantined", "BIGINT", "Rows written to quarantine_<name>."),
         required("duplicates", "BIGINT", "Rows equal in every raw column to one already counted."),
-        required("gate", "STRING", "passed or blocked: result of the row minimum and of the source's expectations."),
+        required("gate", "STRING", "passed or blocked, by the row minimum and the source's expectations; running: a validation began and did not end."),
         RUN_ID,
         optional("forgotten", "BIGINT", "Rows of users who asked to be forgotten, kept nowhere; NULL counts as none.", later=True),
     ),

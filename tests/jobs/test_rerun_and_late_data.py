@@ -10,9 +10,10 @@ import pytest
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from jobs import audit_tokens, available_rows, build_user_features, encode_users, publish_tokens, validate_sources
+from jobs import audit_tokens, available_rows, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
+from jobs.errors import BadInput, GateRefused
 from jobs.label_input import published_repairs
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
@@ -169,3 +170,113 @@ def test_the_default_cutoff_is_the_same_in_python_and_spark(ready: Context) -> N
         row = ready.spark.createDataFrame([(ds,)], "ds DATE").select(F.unix_seconds(available_rows.cutoff(catalog, None)).alias("at")).first()
         assert row is not None
         assert row["at"] == int(available_rows.default_cutoff(catalog, ds).timestamp()), zone
+
+
+def known_from(context: Context, table: str, day: str = "2024-01-02") -> dict[str, datetime]:
+    return {row.user_id: row.available_at for row in context.lake.read(table).where(f"ds = '{day}'").select("user_id", "available_at").collect()}
+
+
+def test_what_changes_a_published_day_is_known_from_then_on(published: Context, fed_late: Context) -> None:
+    """Bills delivered in time by their own words, and seen after the day was published: whoever decided before did not know them."""
+    raw = Path(fed_late.input_root) / "bill" / "delivered_ds=2024-01-02"
+    delivered = fed_late.spark.read.parquet(str(raw))
+    extra = delivered.where("bill_id IS NOT NULL").limit(1).withColumn("bill_id", F.lit("again")).withColumn("uid", F.lit("u-new"))
+    more = delivered.dropDuplicates(["uid"]).limit(20).withColumn("bill_id", F.concat(F.lit("again-"), F.col("uid")))
+    extra.unionByName(more).write.mode("append").parquet(str(raw))
+    begun = datetime.now(UTC)
+    run_day(fed_late, SECOND)
+    before, after, superseded = known_from(published, "user_tokens"), known_from(fed_late, "user_tokens"), known_from(fed_late, "user_tokens_superseded")
+    assert superseded
+    assert superseded.items() <= before.items()
+    changed = {*superseded, *({*after} - {*before})}
+    assert len(changed) > len(superseded), "a new user too"
+    assert all(after[user].astimezone(UTC) >= begun for user in changed)
+    assert {user: known for user, known in after.items() if user not in changed} == {user: before[user] for user in after if user not in changed}
+    again = replace(fed_late, run_id="again")
+    publish_tokens.run(again, SECOND, "v1", force=True)
+    assert known_from(again, "user_tokens") == after
+
+
+def test_rows_of_a_blocked_delivery_are_in_no_day(published: Context, fed_late: Context) -> None:
+    """They lie in the tables, of whatever day they tell: neither planned as late rows nor built."""
+    validate_sources.run(fed_late, DAYS)
+    before = len([e for e in plan_days.run(fed_late, SECOND) if e.reason.endswith("late rows since")])
+    deliveries = fed_late.lake.path("deliveries")
+    fed_late.spark.sql(f"UPDATE delta.`{deliveries}` SET gate = 'blocked' WHERE delivered_ds = '2024-01-03'")
+    assert (before, [e for e in plan_days.run(fed_late, SECOND, cutoff=MUCH_LATER) if e.reason.endswith("late rows since")]) == (1, [])
+    build_user_features.run(fed_late, SECOND, MUCH_LATER)
+    hashes = [[(row["user_id"], row["row_hash"]) for row in features_of_the_second(context)] for context in (published, fed_late)]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_build_that_failed_loses_no_repair(fed_late: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that the day had, nor the one that was under way: the plan still names its late rows."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    validate_sources.run(fed_late, DAYS)
+    monkeypatch.setattr(build_user_features, "_reconcile", broken)
+    with pytest.raises(ZeroDivisionError):
+        build_user_features.run(fed_late, SECOND, MUCH_LATER)
+    monkeypatch.undo()
+    entry = plan_days.run(fed_late, SECOND, cutoff=MUCH_LATER)[0]
+    assert (entry.stage, entry.reason, entry.cutoff) == ("build_user_features", "failed", MUCH_LATER)
+    build_user_features.run(fed_late, SECOND, MUCH_LATER)
+    rows = features_of_the_second(fed_late)
+    monkeypatch.setattr(build_user_features, "_reconcile", broken)
+    with pytest.raises(ZeroDivisionError):
+        build_user_features.run(replace(fed_late, run_id="broken"), SECOND, force=True)
+    monkeypatch.undo()
+    build_user_features.run(replace(fed_late, run_id="again"), SECOND)
+    assert features_of_the_second(fed_late) == rows
+
+
+def test_a_validation_that_was_killed_lets_nothing_be_built(published: Context, fed_late: Context) -> None:
+    """Half of a delivery may be in the tables, past no gate: the plan says so, and the next validation mends it."""
+    validate_sources._announce(fed_late, SECOND)  # what a killed one has done before its first table
+    with pytest.raises(GateRefused, match="its last validation did not end"):
+        build_user_features.run(replace(fed_late, run_id="early"), SECOND, force=True)
+    assert next((e.stage, e.reason) for e in plan_days.run(fed_late, SECOND)) == ("validate_sources", "was cut short")
+    run_day(replace(fed_late, run_id="mended"), SECOND)
+    assert tokens(fed_late) == tokens(published)
+
+
+def test_a_run_id_used_twice_loses_no_replaced_row(fed_late: Context) -> None:
+    """What a run superseded is kept by its name: called again it keeps that, and a second repair under the name is refused."""
+    validate_sources.run(fed_late, DAYS)
+    run_day(fed_late, SECOND, MUCH_LATER)
+    superseded = fed_late.lake.read("user_tokens_superseded").count()
+    publish_tokens.run(fed_late, SECOND, "v1", force=True)
+    assert fed_late.lake.read("user_tokens_superseded").count() == superseded > 0
+    build_user_features.run(fed_late, SECOND, available_rows.default_cutoff(fed_late.catalog, SECOND.first))
+    encode_users.run(fed_late, SECOND, "v1")
+    audit_tokens.run(fed_late, SECOND, "v1")
+    with pytest.raises(BadInput, match="give another --run-id"):
+        publish_tokens.run(fed_late, SECOND, "v1")
+    publish_tokens.run(replace(fed_late, run_id="other"), SECOND, "v1")
+    assert fed_late.lake.read("user_tokens_superseded").count() == 2 * superseded
+
+
+def test_publishing_needs_no_old_version_of_the_stage(writable: Context) -> None:
+    """A table's log goes after a month: the audit itself says which files it was of."""
+    logs = writable.spark._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]
+    encode_users.run(writable, Days(date(2024, 1, 1), date(2024, 1, 1)), "v1", force=True)
+    logs.forTable(writable.spark._jsparkSession, writable.lake.path("staged_user_tokens")).checkpoint()
+    log = Path(writable.lake.path("staged_user_tokens")) / "_delta_log"
+    newest = writable.lake.version("staged_user_tokens")
+    for entry in log.glob("*.json"):
+        if int(entry.stem) < newest:
+            entry.unlink()
+    publish_tokens.run(replace(writable, run_id="much-later"), SECOND, "v1", force=True)
+    assert statuses(replace(writable, run_id="much-later")) == {"publish_tokens": "done"}
+
+
+def test_the_last_audit_of_the_same_rows_counts(writable: Context) -> None:
+    """A suite that was too strict is mended, and the day audited again."""
+    audits = writable.lake.path("audits")
+    writable.spark.sql(f"UPDATE delta.`{audits}` SET success = false WHERE ds = '2024-01-02'")
+    with pytest.raises(GateRefused, match="its audit failed"):
+        publish_tokens.run(writable, SECOND, "v1")
+    audit_tokens.run(writable, SECOND, "v1", force=True)
+    publish_tokens.run(writable, SECOND, "v1", force=True)
