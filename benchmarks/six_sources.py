@@ -91,7 +91,7 @@ def fitted(slices: Slices, config: QuantizerConfig, *, seed: int, hidden: int = 
 
 
 def _epochs(quantizer: ResidualQuantizer, slices: Slices, config: QuantizerConfig, seed: int, epochs: int) -> None:
-    whole = replace(TokenizerConfig(quantizer=config), training=TrainingConfig(seed=seed, learning_rate=1e-3))
+    whole = replace(TokenizerConfig(quantizer=config), training=TrainingConfig(seed=seed))
     refiner, generator = Refiner(quantizer, slices.fitting, whole), torch.Generator().manual_seed(seed)
     least, best = total_error(alone(quantizer), slices.validation), copy.deepcopy(quantizer.state_dict())
     for epoch in range(1, epochs + 1):

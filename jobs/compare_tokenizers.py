@@ -101,7 +101,8 @@ def run(context: Context, days: Days, a: str, b: str, rows: int = 20_000) -> Com
     total = sum(file.rows for file in context.lake.active_files("user_features", version, Where(days=days)))
     if not total:
         raise BadInput(f"user_features, {days}: no rows to compare on; run `u2qt validate` and `u2qt build` for these days first")
-    features = sampled(on_days(context.lake.read("user_features", version), days), total, rows).select("row_hash", *loaded[0].columns())
+    columns = dict.fromkeys(name for tokenizer in loaded for name in tokenizer.columns())
+    features = sampled(on_days(context.lake.read("user_features", version), days), total, rows).select("row_hash", *columns)
     features = features.repartition(context.spark.sparkContext.defaultParallelism).cache()
     slices = features.mapInPandas(measure(frozen[0], frozen[1]), SLICES).cache()
     try:

@@ -26,7 +26,10 @@ def render(comparison: Comparison) -> Group:
 def _said(comparison: Comparison) -> str:
     seen = "after both trainings" if comparison.held_out else "NOT held out: a tokenizer was trained on some of these days or later"
     sample = f"{comparison.sampled:,} of {comparison.rows:,} rows of user_features version {comparison.table_version}"
-    return f"{sample}, {comparison.days}, {seen}.\nagree: normalised mutual information of the codes, 1 is the same clusters under any numbering."
+    return (
+        f"{sample}, {comparison.days}, {seen}.\nagree: normalised mutual information of the codes, 1 is the same clusters under any numbering.\n"
+        "error: relative to what each one's own projection keeps; comparable where both have one stage 1 and as many dimensions."
+    )
 
 
 def _pair(row: object, name: str, form: str) -> str:

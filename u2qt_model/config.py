@@ -205,6 +205,12 @@ class QuantizerConfig:
         own = {"layout": "depth", "shared_levels": 0, "own_levels": self.profile_levels, "codebook_size": size, "own_size": 0}
         return replace(self, **own, profile_levels=0, profile_size=0)  # type: ignore[arg-type]
 
+    def largest_block(self, kind: str) -> int:
+        """Codes of the largest codebook that a source of that kind (events, profile) chooses from."""
+        if kind == "profile" and self.profile_levels:
+            return self.profile_size or self.codebook_size
+        return max(self.codebook_size, self.own_size)
+
     def shared_size(self, level: int) -> int:
         """Codes of the shared block of a level (from 0), which come first; 0 where the level has none."""
         return self.codebook_size if level < self.shared_levels else 0
@@ -233,7 +239,7 @@ class TrainingConfig:
     learning_rate: float = 3e-4
     held_out_share: float = 0.1  # of users, by hash of their id
     held_out_slices: int = 4096  # kept per source to measure the error
-    slices_per_code: int = 50  # reservoir per source = this x codebook_size
+    slices_per_code: int = 50  # reservoir per source = this x the largest codebook that it chooses from
     threads: int = 1  # of torch and BLAS; others give other last bits, and on busy cores 2 took 6 to 15 times as long as 1
 
     def __post_init__(self) -> None:

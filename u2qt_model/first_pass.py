@@ -42,6 +42,7 @@ def first_pass(
     stream: Iterable[FeatureBatch],
     embedder: SliceEmbedder,
     widths: list[int],
+    kinds: list[str],
     config: TokenizerConfig,
     share: float,
     report: Callable[[int], None],
@@ -52,8 +53,8 @@ def first_pass(
     Every rank reads a stream of its own, and all get the same: as if one had read all streams.
     """
     rng = ranks.rng(config.training.seed)
-    kept = config.training.slices_per_code * config.quantizer.codebook_size
-    result = FirstPass(sources=[_sample(width, kept, config.training.held_out_slices, rng) for width in widths])
+    kept = [config.training.slices_per_code * config.quantizer.largest_block(kind) for kind in kinds]
+    result = FirstPass(sources=[_sample(width, rows, config.training.held_out_slices, rng) for width, rows in zip(widths, kept, strict=True)])
     for batch in stream:
         held_out = held_out_rows(batch, share, config.training.seed)
         for source, sample in enumerate(result.sources):

@@ -84,7 +84,7 @@ class Refiner:
             self._ranks.share(moving.state().values())
 
     def _restart(self) -> None:
-        """Onto the slices of every rank's last step."""
+        """Onto each source's newest slices, of every rank."""
         used = [occurs.int() for occurs in self._used]
         self._ranks.add(used)
         latents, codes = ([self._ranks.gather(part) for part in recent] for recent in self._recent)
@@ -147,10 +147,9 @@ class Refiner:
         return torch.stack(codes, dim=1)
 
     def _move_codebooks(self, latents: dict[int, Tensor], codes: dict[int, Tensor]) -> None:
-        recent = [latents.get(source, empty) for source, empty in enumerate(self._empty)]
-        given = [codes.get(source, torch.zeros(0, self._active, dtype=torch.int64)) for source in range(len(recent))]
-        if latents:
-            self._recent = recent, given
+        given = [codes.get(source, torch.zeros(0, self._active, dtype=torch.int64)) for source in range(len(self._empty))]
+        for source, latent in latents.items():  # a source that the epoch's last step lacks keeps its newest slices
+            self._recent[0][source], self._recent[1][source] = latent, codes[source]
         for used, now in zip(self._used, used_codes(self._codebooks, given), strict=True):
             used |= now
         if self._equations is not None:

@@ -212,7 +212,8 @@ class _Training:
 
     def _read(self, widths: list[int]) -> FirstPass:
         meter = Meter(self._progress, "first_pass", 0)
-        return first_pass(self._open_stream(), self._embedder, widths, self._config, self._share, meter.users_read, self._ranks)
+        kinds = [source.kind for source in self._layout.sources]
+        return first_pass(self._open_stream(), self._embedder, widths, kinds, self._config, self._share, meter.users_read, self._ranks)
 
     def _fit_projections(self, sample: FirstPass) -> None:
         for index, source in enumerate(sample.sources):

@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 from pyspark.sql import functions as F
 
-from jobs import encode_users, train_tokenizer
+from jobs import compare_tokenizers, encode_users, train_tokenizer
 from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.encoding import tokens_udf
@@ -45,6 +45,8 @@ def test_executors_give_the_codes_of_the_frozen_tokenizer(writable: Context) -> 
             for source, codes in zip(tokenizer.layout.source_names, expected[row.row_hash], strict=True):
                 found = row[f"{source}_codes"]
                 np.testing.assert_array_equal(codes, [-1] * len(codes) if found is None else found)
+    for pair in (("v1", "q1"), ("q1", "v1")):
+        assert compare_tokenizers.run(writable, LAST, *pair).sampled == len(expected), "each reads columns that the other does not"
 
 
 def test_progress_is_said_in_words() -> None:

@@ -138,6 +138,16 @@ def test_usage_counts_from_the_start_of_the_epoch() -> None:
     assert refiner.usage() == (0, 24)
 
 
+def test_a_source_that_the_last_step_lacks_has_its_unused_codes_moved_too() -> None:
+    """Onto the slices of its own last step."""
+    quantizer, refiner = _refiner(codebooks="ema")
+    quantizer.codebooks.own[1, :, 4:] = 1e3
+    refiner.step([_x(1), _x(2)])
+    refiner.step([_x(1), _x(2)[:0]])
+    refiner.finish_epoch()
+    assert float(quantizer.codebooks.own[1].abs().max()) < 1e3
+
+
 def test_unused_codes_are_moved_at_the_end_of_an_epoch() -> None:
     """Onto recent slices, so that the next epoch uses more."""
     quantizer, refiner = _refiner(codebooks="ema")
