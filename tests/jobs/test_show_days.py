@@ -92,7 +92,7 @@ def test_a_blocked_audit_says_how_many_gates_spoke(ready: Context) -> None:
     """Blocked by the days before is not refused by the suite; of two audits the newer counts."""
     drift = json.dumps({"measures": [{"severity": severity} for severity in ("warn", "warn", "block", "ok")]})
     schema = ready.lake.read("audits").schema
-    rows = [(DS, "v1", n, "s", True, 9, 5, "[]", text, n == 2, START + timedelta(minutes=n), "r") for n, text in ((1, None), (2, drift))]
+    rows = [(DS, "v1", n, "s", True, 9, 5, "[]", text, n == 2, START + timedelta(minutes=n), None, "r") for n, text in ((1, None), (2, drift))]
     ready.lake.append("audits", ready.spark.createDataFrame(rows, schema).coalesce(1), {})
     stages = ("validate_sources", "build_user_features", "encode_users")
     (line,) = ledger(ready, *(ran(stage, DS, DS, n) for n, stage in enumerate(stages)), ran("audit_tokens", DS, DS, 9, "refused"))

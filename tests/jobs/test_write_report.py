@@ -119,9 +119,9 @@ def fill(context: Context) -> None:
         context,
         "audits",
         [
-            (DS, "v1", 1, "suite", True, 9, 3, "[]", json.dumps(DRIFT), True, NOON, "r"),
-            (DS, "v2", 1, "suite", True, 9, 3, "[]", None, None, None, "r"),
-            (DS, "v2", 2, "suite", False, 9, 3, json.dumps(failures), None, None, None, "r"),
+            (DS, "v1", 1, "suite", True, 9, 3, "[]", json.dumps(DRIFT), True, NOON, None, "r"),
+            (DS, "v2", 1, "suite", True, 9, 3, "[]", None, None, None, None, "r"),
+            (DS, "v2", 2, "suite", False, 9, 3, json.dumps(failures), None, None, None, None, "r"),
         ],
     )
     runs = [

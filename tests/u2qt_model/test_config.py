@@ -154,3 +154,11 @@ def test_unknown_quantizer_is_refused() -> None:
     """A named run knows two quantizers."""
     with pytest.raises(ConfigError, match="quantizer"):
         tiny(quantizer="width")
+
+
+def test_a_source_s_largest_codebook_is_that_it_chooses_from() -> None:
+    """So many slices a code are kept for its start."""
+    config = QuantizerConfig(codebook_size=64, profile_levels=2, profile_size=1024)
+    assert (config.largest_block("events"), config.largest_block("profile")) == (64, 1024)
+    wide = QuantizerConfig(layout="width", shared_levels=4, own_levels=4, codebook_size=16, own_size=32)
+    assert (wide.largest_block("events"), wide.largest_block("profile")) == (32, 32)

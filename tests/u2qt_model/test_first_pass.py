@@ -20,7 +20,7 @@ def _read(layout: FeatureLayout, batches: list[FeatureBatch], share: float = 0.1
     embedder = TextEmbedder(layout, config)
     widths = [embedder.width(source) for source in range(len(layout.sources))]
     reported: list[int] = []
-    return first_pass.first_pass(batches, embedder, widths, config, share, reported.append), reported
+    return first_pass.first_pass(batches, embedder, widths, [source.kind for source in layout.sources], config, share, reported.append), reported
 
 
 def test_every_slice_is_counted_once(layout: FeatureLayout, make_batch: MakeBatch) -> None:
