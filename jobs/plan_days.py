@@ -15,6 +15,7 @@ from jobs import DAILY_STAGES, audit_tokens, available_rows, retention, validate
 from jobs.context import Context
 from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, last_done, runs_of_days, sum_text, summed, sums_by_day
 from jobs.delta_tables import Where, on_days
+from jobs.gate_release import accepted_days
 from jobs.registered_tokenizers import Registered, find_registered
 from schemas.keys import Days
 
@@ -56,6 +57,7 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
         features=sums_by_day(on_days(context.lake.read("user_features"), days), days),
         published=_published_rows(context, days, registered.version),
         running=_running_days(context, days),
+        accepted=set(accepted_days(context, days, registered)),
     )
     elsewhere = set() if version is not None else _published_days(context, days)
     settled = _settled(context, days, now.features)
@@ -92,17 +94,11 @@ class _Now:
     features: Mapping[date, str]  # sums
     published: Mapping[date, int]  # rows
     running: Set[date]  # of delivery, whose validation began and did not end
+    accepted: Set[date]  # blocked by the gates, and published with a person's reason
 
     def done(self, stage: str, ds: date) -> DayState | None:
         attempt = self.attempts[stage].get(ds)
         return attempt.state if attempt is not None and attempt.status == "done" else None
-
-    def released(self, ds: date) -> bool:
-        """Whether the audit refused the very rows that are published: then a person gave the reason, and it holds while they stay."""
-        audit, publish, encoded = self.attempts["audit_tokens"].get(ds), self.done("publish_tokens", ds), self.done("encode_users", ds)
-        if audit is None or publish is None or encoded is None:
-            return False
-        return audit.status == "refused" and publish.inputs.get("staged_user_tokens") == encoded.outputs.get("staged_user_tokens")
 
 
 def _of_day(now: _Now, ds: date, planned: Sequence[str]) -> list[Entry]:
@@ -120,7 +116,7 @@ def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
     state, attempt = now.done(stage, ds), now.attempts[stage].get(ds)
     if stage == "validate_sources" and ds in now.running:
         return "was cut short", None
-    if stage == "audit_tokens" and now.released(ds):
+    if stage == "audit_tokens" and ds in now.accepted:
         return "", None
     if attempt is None:
         return f"not yet encoded by {now.registered.version}" if stage == "encode_users" else "never ran", None

@@ -17,6 +17,7 @@ class Delivery:
     quarantined: int
     duplicates: int
     blocked: bool
+    running: bool = False  # a validation began and did not end
     forgotten: int = 0  # refused, as users of theirs asked for it
     reasons: tuple[tuple[str, int], ...] = ()  # the most frequent codes with their rows; a row may have several
 

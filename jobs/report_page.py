@@ -56,7 +56,7 @@ def _published(report: DayReport, blocked: list[str]) -> str:
 
 
 def flow(report: DayReport) -> pictures.Flow:
-    gate = "refused" if any(d.blocked for d in report.deliveries) else "done"
+    gate = "refused" if any(d.blocked or d.running for d in report.deliveries) else "done"
     audited = pictures.Step(name="Audited", count=0, state="missing")
     if report.audit is not None:
         audited = _step("Audited", report.audit.rows, "done" if report.audit.success else "refused")

@@ -217,9 +217,9 @@ def _level_usage(order: int, source: str, level: dict[str, Any], rows: list[Row]
 
 
 def _audit(audits: DataFrame) -> Audit | None:
-    """The audit that publishing goes by: of the newest stage, and of several of that a failed one."""
+    """The audit that publishing goes by: the last one of the newest stage that was audited."""
     newest = audits.orderBy(F.desc("staged_version"), F.desc("audited_at"), "run_id")
-    found = newest.drop("ds", "tokenizer_version", "audited_at", "run_id").collect()
+    found = newest.drop("ds", "tokenizer_version", "audited_at", "staged_files", "run_id").collect()
     if not found:
         return None
     facts = found[0].asDict()

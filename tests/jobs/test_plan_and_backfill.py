@@ -1,6 +1,5 @@
 """What has to be done again over many days, and doing it: every due day is found with its reason, and done once."""
 
-import contextlib
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -9,9 +8,6 @@ from pyspark.sql import functions as F
 from jobs import backfill_days, plan_days
 from jobs.backfill_days import Chunk, chunks
 from jobs.context import Context
-from jobs.day_states import recorded_states
-from jobs.errors import GateRefused
-from jobs.ledger import record_stage
 from jobs.plan_days import Entry
 from schemas.keys import Days
 
@@ -80,17 +76,6 @@ def test_a_day_of_an_older_tokenizer_is_repaired_and_not_encoded_by_the_promoted
     worked = writable.lake.read("runs").where("run_id = 'second'").collect()
     assert {row.stage for row in worked} == {"build_user_features"}
     assert writable.lake.read("staged_user_tokens").where("tokenizer_version = 'v2'").isEmpty()
-    assert due(writable) == []
-
-
-def test_a_day_that_a_person_released_is_not_due(writable: Context) -> None:
-    """Its audit refused it, and it was published with a reason afterwards."""
-    day = Days(SECOND, SECOND)
-    with contextlib.suppress(GateRefused), record_stage(writable, "audit_tokens", day, version="v1"):
-        raise GateRefused("unlike the days before it")
-    assert due(writable) == [(SECOND, "audit_tokens", "was refused"), (SECOND, "publish_tokens", "audit_tokens comes first")]
-    with record_stage(writable, "publish_tokens", day, version="v1") as record:
-        record.states += recorded_states(writable, "publish_tokens", day, "v1").values()
     assert due(writable) == []
 
 
