@@ -137,6 +137,9 @@ def _require_unchanged(context: Context, days: Days, registered: Registered, aud
     current = context.lake.version("staged_user_tokens")
     files = staged_files(context, days, registered.version, current)
     for audit in audits.values():
+        if audit.staged_files is None:
+            again = f"run `u2qt audit --ds {audit.ds} --tokenizer-version {registered.version} --force`"
+            raise GateRefused(f"publish {audit.ds}, {registered.version}: its audit is of an earlier release and doesn't name the files that it was of; {again}")
         if audit.staged_files != files[audit.ds]:
             raise GateRefused(
                 f"publish {audit.ds}, {registered.version}: staged again (version {current}) since the audit of version "
