@@ -139,7 +139,7 @@ def _require_unchanged(context: Context, days: Days, registered: Registered, aud
     for audit in audits.values():
         if audit.staged_files is None:
             again = f"run `u2qt audit --ds {audit.ds} --tokenizer-version {registered.version} --force`"
-            raise GateRefused(f"publish {audit.ds}, {registered.version}: its audit is of an earlier release and doesn't name the files that it was of; {again}")
+            raise GateRefused(f"publish {audit.ds}, {registered.version}: its audit is of an earlier release and doesn't name its files; {again}")
         if audit.staged_files != files[audit.ds]:
             raise GateRefused(
                 f"publish {audit.ds}, {registered.version}: staged again (version {current}) since the audit of version "
