@@ -42,3 +42,13 @@ def test_zero_and_opposite_vectors_are_finite() -> None:
     assert out.isfinite().all()
     assert latent.grad is not None
     assert latent.grad.isfinite().all()
+
+
+def test_a_latent_without_length_passes_its_gradient_straight_through() -> None:
+    """It has no direction to turn: neither is the value lost nor is the gradient huge."""
+    latent = torch.zeros(1, 4, requires_grad=True)
+    out = rotated(latent, torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(out.detach(), torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    assert latent.grad is not None
+    torch.testing.assert_close(latent.grad, torch.ones(1, 4))
