@@ -2,10 +2,11 @@
 
     python -m benchmarks.kill_day --rounds 200 --out /tmp/kills.jsonl
 
-A round copies a prepared lakehouse, starts a task (a new day, or a repair that supersedes rows), kills one of its processes and
-works again in another process, while a warm reader looks at `user_tokens`. Then every table must be as after an undisturbed run,
-every look must have seen whole days, no process and no stray file may be left but uncommitted ones, and those must go with a
-vacuum. A dead driver's JVM is not waited for: that is the lease's part. One JSON line a round; called again, it goes on.
+A round copies a prepared lakehouse, starts a task (a new day, or a repair that supersedes rows) with the stage that is drawn,
+kills one of its processes and works the whole task again in another process, while a warm reader looks at `user_tokens`. Then
+every table must be as after an undisturbed run, every look must have seen whole days, no process and no stray file may be left
+but uncommitted ones, and those must go with a vacuum. A dead driver's JVM is not waited for: that is the lease's part. One JSON
+line a round; called again, it goes on.
 """
 
 import argparse
@@ -59,7 +60,7 @@ class Round:
     task: str
     where: str
     code: str = ""  # the commit that it ran on
-    commits: int = 0  # of the task's, before the kill was due
+    commits: int = 0  # of the stage's, before the kill was due
     moment: float = 0.0  # seconds after the word to go; 0 is a task that ended before
     stage: str = ""  # in which it was killed, by the ledger's rows
     survived: bool = False  # the run went on to its end: Spark tried the task again, or the kill came too late
@@ -101,12 +102,12 @@ class Reader:
 def rounds(spark: SparkSession, prepared: dict[str, Prepared], folder: Path, numbers: range, seed: int) -> Iterator[Round]:
     """One after the other; a round's folder is gone afterwards unless something was wrong."""
     reader, numbers_left = Reader(), iter(numbers)
-    victim = _next(prepared, folder, next(numbers_left, None))
+    victim = _next(prepared, folder, next(numbers_left, None), seed)
     following: Victim | None = None
     try:
         while victim is not None:
-            found = struck(victim, prepared[victim.plan.task], reader, random.Random(f"{seed}:{victim.number}"))  # noqa: S311
-            following = _next(prepared, folder, next(numbers_left, None))
+            found = struck(victim, reader, random.Random(f"{seed}:{victim.number}:process"))  # noqa: S311
+            following = _next(prepared, folder, next(numbers_left, None), seed)
             again(spark, prepared[found.task], victim.root, found)
             states = reader.stop()
             if left := victim.left_over():
@@ -125,21 +126,21 @@ def rounds(spark: SparkSession, prepared: dict[str, Prepared], folder: Path, num
                 unfinished.end()
 
 
-def _next(prepared: dict[str, Prepared], folder: Path, number: int | None) -> Victim | None:
+def _next(prepared: dict[str, Prepared], folder: Path, number: int | None, seed: int) -> Victim | None:
     if number is None:
         return None
     plan = PLANS[number % len(PLANS)]
-    return started(prepared[plan.task], plan, folder, number)
+    task = prepared[plan.task]
+    return started(task, plan, moment(task.commits, plan.where, random.Random(f"{seed}:{number}")), folder, number)  # noqa: S311
 
 
-def struck(victim: Victim, prepared: Prepared, reader: Reader, draw: random.Random) -> Round:
+def struck(victim: Victim, reader: Reader, draw: random.Random) -> Round:
     """The victim told to go and killed; its driver has ended."""
     found = Round(number=victim.number, **asdict(victim.plan))
-    at = moment(prepared.commits, victim.plan.where, draw)
     victim.wait_until_ready()
     reader.look_at(victim.root)
-    found.commits, found.moment = at.commits, strike(victim, at, draw)
-    found.stage = stage_of(victim.root, f"killed-{victim.number}")
+    found.commits, found.moment = victim.at.commits, strike(victim, draw)
+    found.stage = stage_of(victim.root, f"killed-{victim.number}", victim.at.stage)
     try:
         victim.process.wait(LONGEST)
     except subprocess.TimeoutExpired:

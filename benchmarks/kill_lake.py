@@ -8,9 +8,10 @@ read without Spark, by deltalake: another reader than the writer.
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -59,7 +60,7 @@ class Commit:
 class Prepared:
     """Where a task's folder is copied from, and every table before and after the task."""
 
-    template: Path
+    starts: tuple[Path, ...]  # the lakehouse before each stage of the task, all stages before it done
     raw: Path
     catalog: Path
     days: Days
@@ -68,17 +69,26 @@ class Prepared:
     after: Digests
     commits: tuple[Commit, ...]
 
+    @property
+    def template(self) -> Path:
+        """Before the task."""
+        return self.starts[0]
+
 
 def context_of(spark: SparkSession, root: Path, raw: Path, catalog: Path, run_id: str) -> Context:
     return Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=load_catalog(catalog), input_root=str(raw), run_id=run_id)
 
 
-def work(context: Context, days: Days, cutoff: datetime | None) -> None:
-    """A day, or its repair, through every stage, as `u2qt run-day` and `u2qt backfill` have it."""
-    validate_sources.run(context, days)
-    build_user_features.run(context, days, cutoff)
-    for stage in (encode_users, audit_tokens, publish_tokens):
-        stage.run(context, days)
+def stages(context: Context, days: Days, cutoff: datetime | None) -> tuple[Callable[[], object], ...]:
+    """A day, or its repair, stage by stage, as `u2qt run-day` and `u2qt backfill` have it."""
+    first = (lambda: validate_sources.run(context, days), lambda: build_user_features.run(context, days, cutoff))
+    return (*first, *(partial(stage.run, context, days) for stage in (encode_users, audit_tokens, publish_tokens)))
+
+
+def work(context: Context, days: Days, cutoff: datetime | None, first: int = 0) -> None:
+    """All stages from the one numbered `first` on."""
+    for stage in stages(context, days, cutoff)[first:]:
+        stage()
 
 
 def prepare(spark: SparkSession, out: Path) -> dict[str, Prepared]:
@@ -101,17 +111,22 @@ def prepare(spark: SparkSession, out: Path) -> dict[str, Prepared]:
 
 
 def _prepared(spark: SparkSession, out: Path, raw: Path, catalog: Path, template: str, days: Days, cutoff: datetime | None) -> Prepared:
-    shutil.copytree(out / template, out / "undisturbed")
-    known, begun = set(_log_entries(out / "undisturbed")), time.time()
-    work(context_of(spark, out / "undisturbed", raw, catalog, "undisturbed"), days, cutoff)
-    commits = _commits([path for path in _log_entries(out / "undisturbed") if path not in known], begun)
-    before, after = digests(out / template), digests(out / "undisturbed")
-    shutil.rmtree(out / "undisturbed")
+    undisturbed = out / "undisturbed"
+    shutil.copytree(out / template, undisturbed)
+    known, begun = set(_log_entries(undisturbed)), time.time()
+    starts: list[Path] = []
+    for number, stage in enumerate(stages(context_of(spark, undisturbed, raw, catalog, "undisturbed"), days, cutoff)):
+        starts.append(out / f"{template}-{number}")
+        shutil.copytree(undisturbed, starts[-1])
+        stage()
+    commits = _commits([path for path in _log_entries(undisturbed) if path not in known], begun)
+    before, after = digests(starts[0]), digests(undisturbed)
+    shutil.rmtree(undisturbed)
     if before["user_tokens"] == after["user_tokens"]:
         raise RuntimeError(f"{template}: the task changes no published row, so a kill could do no harm")
     if cutoff is not None and before["user_tokens_superseded"] == after["user_tokens_superseded"]:
         raise RuntimeError(f"{template}: the repair supersedes no row, so there is no gap to aim at")
-    return Prepared(template=out / template, raw=raw, catalog=catalog, days=days, cutoff=cutoff, before=before, after=after, commits=commits)
+    return Prepared(starts=tuple(starts), raw=raw, catalog=catalog, days=days, cutoff=cutoff, before=before, after=after, commits=commits)
 
 
 def _log_entries(root: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """A process that works on a lakehouse, and the kill of one of its processes at a moment that is drawn.
 
 A moment is counted in commits, not in seconds, which a busy machine stretches: after how many commits of the task, and then
-which share of the time that the next one took undisturbed.
+which share of the time that the next one took undisturbed. The process begins with the stage in which it will be killed, on a
+lakehouse where the stages before it are done: a round costs a third of a whole day, and the run after the kill is of the whole day.
 """
 
 import os
@@ -22,7 +23,7 @@ from jobs import DAILY_STAGES
 LONGEST = 300.0  # seconds that a task may take on a busy machine
 LINGER = 30.0  # seconds after which a process of a killed run counts as left over
 POLL = 0.03  # seconds: a look costs some milliseconds, and the machine has other work
-FRESH = 2.0  # times as long as in the warm session that prepared the task
+FRESH = 3.0  # times as long as in the warm session that prepared the task
 LAST_SHARE = 0.8  # of the time to the next commit: later kills would often miss it
 AIMED_AT = {"gap": ("user_tokens", 0), "published": ("user_tokens", 1), "encoding": ("staged_user_tokens", 0)}  # before the commit of, or the one after it
 
@@ -40,8 +41,9 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moment:
-    """After `commits` commits of the task and `seconds` more of its undisturbed pace."""
+    """After `commits` commits of a stage's beginning and `seconds` more of its undisturbed pace."""
 
+    stage: int
     commits: int
     seconds: float
     before: float  # undisturbed seconds up to the last of those commits
@@ -59,8 +61,9 @@ def moment(commits: tuple[Commit, ...], where: str, draw: random.Random) -> Mome
     else:
         table, later = AIMED_AT[where]
         number = next(n for n, commit in enumerate(commits) if commit.table == table) + later
-    before = sum(commit.seconds for commit in commits[:number])
-    return Moment(commits=number, seconds=draw.uniform(0, LAST_SHARE) * commits[number].seconds, before=before)
+    stage = commits[number].stage
+    of_stage = [commit.seconds for commit in commits[:number] if commit.stage == stage]
+    return Moment(stage=stage, commits=len(of_stage), seconds=draw.uniform(0, LAST_SHARE) * commits[number].seconds, before=sum(of_stage))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +72,7 @@ class Victim:
 
     number: int
     plan: Plan
+    at: Moment
     root: Path
     process: "subprocess.Popen[str]"
 
@@ -103,26 +107,27 @@ class Victim:
         self.process.wait()
 
 
-def started(prepared: Prepared, plan: Plan, folder: Path, number: int) -> Victim:
+def started(prepared: Prepared, plan: Plan, at: Moment, folder: Path, number: int) -> Victim:
     """Of a round to come: its session takes longer than its work, so it is made while the round before is checked."""
     root = folder / f"round-{number}"
-    shutil.copytree(prepared.template, root)
+    shutil.copytree(prepared.starts[at.stage], root)
     master = "local-cluster[1,1,1024]" if plan.target == "executor" else "local[2]"
-    arguments = [root, prepared.raw, prepared.catalog, prepared.days.first, prepared.cutoff.isoformat() if prepared.cutoff else "-", f"killed-{number}", master]
+    task = [root, prepared.raw, prepared.catalog, prepared.days.first, prepared.cutoff.isoformat() if prepared.cutoff else "-"]
+    arguments = [*task, f"killed-{number}", master, at.stage]
     command = [sys.executable, "-m", "benchmarks.kill_victim", *map(str, arguments)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
-    return Victim(number=number, plan=plan, root=root, process=process)
+    return Victim(number=number, plan=plan, at=at, root=root, process=process)
 
 
-def strike(victim: Victim, at: Moment, draw: random.Random) -> float:
+def strike(victim: Victim, draw: random.Random) -> float:
     """Waits for the moment, then kills: seconds since the word to go, or 0 when the task ended before. A worker may have to appear first."""
     known = kill_lake.commit_count(victim.root)
     victim.go()
     begun = time.perf_counter()
     due: float | None = None
     while victim.process.poll() is None and (elapsed := time.perf_counter() - begun) < LONGEST:
-        if due is None and kill_lake.commit_count(victim.root) - known >= at.commits and _pids(victim):
-            due = elapsed + at.delay(elapsed)
+        if due is None and kill_lake.commit_count(victim.root) - known >= victim.at.commits and _pids(victim):
+            due = elapsed + victim.at.delay(elapsed)
         if due is not None and elapsed >= due and (pids := _pids(victim)):
             kill(draw.choice(pids))
             return elapsed
@@ -138,10 +143,10 @@ def _pids(victim: Victim) -> list[int]:
     return [pid for pid, command in descendants(driver) if WORDS[victim.plan.target] in command]
 
 
-def stage_of(root: Path, run_id: str) -> str:
-    """The stage after the last one that the ledger has of a run."""
+def stage_of(root: Path, run_id: str, first: int) -> str:
+    """The stage after the last one that the ledger has of a run, which began with the stage numbered `first`."""
     done = {str(row["stage"]) for row in kill_lake.rows_of(root / "runs") if row["run_id"] == run_id}
-    return next((stage for stage in DAILY_STAGES if stage not in done), "after the last stage")
+    return next((stage for stage in DAILY_STAGES[first:] if stage not in done), "after the last stage")
 
 
 def in_session(leader: int) -> list[int]:

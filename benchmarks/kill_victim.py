@@ -1,6 +1,6 @@
-"""The process that is killed: the stages of a day, on a session that is started before the word to go.
+"""The process that is killed: the stages of a day from one on, on a session that is started before the word to go.
 
-    python -m benchmarks.kill_victim ROOT RAW CATALOG DAY CUTOFF|- RUN_ID MASTER
+    python -m benchmarks.kill_victim ROOT RAW CATALOG DAY CUTOFF|- RUN_ID MASTER STAGE
 
 Prints `ready`, waits for a line on standard input, works, prints `done`. Holds a lease like every command.
 """
@@ -27,7 +27,7 @@ FAST_START = {
 
 
 def main() -> None:
-    root, raw, catalog, day, cutoff, run_id, master = sys.argv[1:]
+    root, raw, catalog, day, cutoff, run_id, master, stage = sys.argv[1:]
     spark = build_session(master, FAST_START)
     context = context_of(spark, Path(root), Path(raw), Path(catalog), run_id)
     sys.stdout.write("ready\n")
@@ -35,7 +35,7 @@ def main() -> None:
     sys.stdin.readline()
     ds = keys.day(day)
     with leases.held(context.lake, "run day", run_id):
-        work(context, Days(ds, ds), None if cutoff == "-" else datetime.fromisoformat(cutoff))
+        work(context, Days(ds, ds), None if cutoff == "-" else datetime.fromisoformat(cutoff), int(stage))
     sys.stdout.write("done\n")
     sys.stdout.flush()
     spark.stop()

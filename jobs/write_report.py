@@ -6,7 +6,7 @@ All counting is Spark's; the driver sees a few rows per source and level, and a 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import reduce
 from pathlib import Path
@@ -121,29 +121,51 @@ def _tokenizer(context: Context, wanted: str | None) -> tuple[TokenizerInfo | No
         promoted=found.version == promoted,
     )
     levels = {source["name"]: source["levels"] for source in found.layout["sources"]}
-    return info, levels, tuple(_quality(name, measured) for name, measured in found.metrics.get("sources", {}).items())
+    return info, levels, _qualities(found.metrics)
+
+
+def _qualities(metrics: Mapping[str, Any]) -> tuple[SourceQuality, ...]:
+    """Of each source, then of the shared codebooks as all sources together use them."""
+    sources, shared = metrics.get("sources", {}), metrics.get("shared", [])
+    together = [_together(shared, sources)] if shared else []
+    return (*(_quality(name, measured) for name, measured in sources.items()), *together)
+
+
+def _together(shared: list[dict[str, Any]], sources: Mapping[str, Any]) -> SourceQuality:
+    return SourceQuality(
+        source="shared codes, all sources",
+        slices=sum(sources[source]["slices"] for source in shared[0]["sources"]),
+        unique_sequence_rate=shared[0]["unique_sequence_rate"],
+        collision_rate=shared[0]["collision_rate"],
+        levels=tuple(_level(found["level"], found["relative_squared_error"], found["codebook_size"], found, found["margin_quantiles"]) for found in shared),
+    )
+
+
+def _level(level: int, error: float, codes: int, use: Mapping[str, Any], quantiles: list[float]) -> LevelQuality:
+    _, margin_p10, margin_p50, _ = quantiles or (None,) * 4
+    return LevelQuality(
+        level=level,
+        error=error,
+        codes=codes,
+        dead=use["dead_codes"],
+        perplexity=use["perplexity"],
+        gini=use["gini"],
+        margin_p10=margin_p10,
+        margin_p50=margin_p50,
+    )
 
 
 def _quality(source: str, measured: dict[str, Any]) -> SourceQuality:
     """From metrics.json."""
-    margins = [quantiles or (None,) * 4 for quantiles in measured["margin_quantiles"]]
+    per_level = zip(measured["relative_squared_error"], measured["levels"], measured["margin_quantiles"], strict=True)
     return SourceQuality(
         source=source,
         slices=measured["slices"],
         unique_sequence_rate=measured["unique_sequence_rate"],
         collision_rate=measured["collision_rate"],
         levels=tuple(
-            LevelQuality(
-                level=level,
-                error=error,
-                codes=sum(codebook["codebook_size"] for codebook in use["codebooks"].values()),
-                dead=use["dead_codes"],
-                perplexity=use["perplexity"],
-                gini=use["gini"],
-                margin_p10=quantiles[1],
-                margin_p50=quantiles[2],
-            )
-            for level, (error, use, quantiles) in enumerate(zip(measured["relative_squared_error"], measured["levels"], margins, strict=True), start=1)
+            _level(level, error, sum(codebook["codebook_size"] for codebook in use["codebooks"].values()), use, quantiles)
+            for level, (error, use, quantiles) in enumerate(per_level, start=1)
         ),
     )
 

@@ -2,16 +2,18 @@
 
 from schemas.table import RUN_ID, Table, optional, required
 
+ALL_SOURCES = "*"  # no source can be named so
+
 CODEBOOK_QUALITY = Table(
     name="codebook_quality",
     comment="Quality of each codebook when its tokenizer was registered. Use is of the training sample, error and margins of held-out users.",
     fields=(
         required("tokenizer_version", "STRING", "Name of the version."),
-        required("source", "STRING", "Behaviour source."),
+        required("source", "STRING", "Behaviour source; * for a shared codebook as all sources together use it."),
         required("level", "INT", "Level, from 1 (coarse)."),
         required("codebook", "STRING", "shared: the codes that all sources have on the level; own: those of the source."),
         required("codebook_size", "INT", "Codes that the codebook has."),
-        required("used", "INT", "Codes that at least one slice of the source has."),
+        required("used", "INT", "Codes that at least one slice of the source (*: of any source that shares the codebook) has."),
         required("dead", "INT", "Codes that none has: codebook_size - used."),
         required("perplexity", "DOUBLE", "exp of the entropy of the codes within the codebook; 0 without slices."),
         required("gini", "DOUBLE", "Inequality of the codes: 0 is even, towards 1 is one code for all."),

@@ -116,3 +116,42 @@ def _part_blocks(quantizer: Quantizer, training: list[Tensor], names: list[str])
         owner = "shared" if block.source is None else names[block.source]
         reports.append({"codebook": owner, "level": block.level + 1, "codebook_size": block.size, **level_report(inside, block.size)})
     return reports
+
+
+def shared_reports(quantizers: Iterable[Part], training: list[Tensor], held_out: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Per level that has shared codes: which sources have them, their use by the `training` samples of these together, error and margins of `held_out`.
+
+    Slices of two sources are different slices, whatever their codes.
+    """
+    return [report for part in quantizers for report in _part_shared(part.quantizer, part.of(training), part.of(held_out), part.of(names))]
+
+
+def _part_shared(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor], names: list[str]) -> list[dict[str, Any]]:
+    blocks = [report for report in _part_blocks(quantizer, training, names) if report.pop("codebook") == "shared"]
+    if not blocks:
+        return []
+    unseen = assign(quantizer, held_out)
+    codes, slices = _labelled(unseen), _labelled(held_out)
+    margins_of = [margins(quantizer, x, chosen, source) for source, (x, chosen) in enumerate(zip(held_out, unseen, strict=True))]
+    quantiles = margin_quantiles(np.concatenate(margins_of))
+    everywhere = {"sources": names, "unique_sequence_rate": unique_sequence_rate(codes), "collision_rate": collision_rate(codes, slices)}
+    return [
+        {
+            **block,
+            **everywhere,
+            "relative_squared_error": _error(quantizer, held_out, unseen, block["level"]),
+            "margin_quantiles": quantiles[block["level"] - 1],
+        }
+        for block in blocks
+    ]
+
+
+def _labelled(per_source: list[Tensor]) -> NDArray[Any]:
+    """S arrays (N, X) under each other as (sum of N, 1 + X), the source's number before each row."""
+    return np.concatenate([np.pad(rows.numpy(), ((0, 0), (1, 0)), constant_values=source) for source, rows in enumerate(per_source)])
+
+
+def _error(quantizer: Quantizer, slices: list[Tensor], codes: list[Tensor], levels: int) -> float:
+    """Relative squared error of all sources' slices after the first `levels` levels."""
+    pairs = errors(quantizer, slices, codes, levels)
+    return relative_squared_error(sum(error for error, _ in pairs), sum(length for _, length in pairs))

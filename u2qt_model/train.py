@@ -26,7 +26,7 @@ from torch import Tensor
 from u2qt_model.batch import FeatureBatch
 from u2qt_model.config import FeatureLayout, TokenizerConfig
 from u2qt_model.errors import TrainingError
-from u2qt_model.evaluation import block_reports, source_reports, total_error
+from u2qt_model.evaluation import block_reports, shared_reports, source_reports, total_error
 from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_rows
 from u2qt_model.joint import refine_jointly
 from u2qt_model.kmeans_start import start_codebooks
@@ -293,6 +293,7 @@ class _Training:
             "kept_epoch": run.by_epoch.index(min(run.by_epoch)),
             "sources": sources,
             "codebooks": block_reports(quantizers, run.training, names),
+            "shared": shared_reports(quantizers, run.training, run.measured, names),
             "seconds": self._seconds,
             **run.learnt,
         }

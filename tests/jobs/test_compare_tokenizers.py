@@ -13,6 +13,7 @@ from jobs.cli import call
 from jobs.compare_tokenizers import SLICES, compared, sampled, side_by_side
 from jobs.context import Context
 from jobs.errors import BadInput
+from schemas.codebook_quality import ALL_SOURCES
 from schemas.keys import Days
 from u2qt_model import presets
 
@@ -111,7 +112,7 @@ def test_another_tokenizer_is_compared_and_printed(writable: Context, monkeypatc
 
 def test_registering_writes_the_quality_of_each_codebook(published: Context) -> None:
     """The figures of metrics.json, one row per source, level and codebook."""
-    rows = published.lake.read("codebook_quality").orderBy("source", "level").collect()
+    rows = published.lake.read("codebook_quality").where(f"source <> '{ALL_SOURCES}'").orderBy("source", "level").collect()
     assert len(rows) == len(published.catalog.sources) * 4
     metrics = compare_tokenizers.find_registered(published, "v1").metrics["sources"]
     for row in rows:
@@ -121,6 +122,18 @@ def test_registering_writes_the_quality_of_each_codebook(published: Context) -> 
         assert row.relative_squared_error == of_source["relative_squared_error"][row.level - 1]
         assert row.margin_p01 <= row.margin_p10 <= row.margin_p50 <= row.margin_p90
         assert (row.collision_rate, row.slices) == (of_source["collision_rate"], of_source["slices"])
+
+
+def test_registering_writes_what_all_sources_use_of_a_shared_codebook(published: Context) -> None:
+    """One row per shared level; a code is dead there only where no source has it."""
+    table = published.lake.read("codebook_quality").where("codebook = 'shared'").collect()
+    together = {row.level: row for row in table if row.source == ALL_SOURCES}
+    assert sorted(together) == [1, 2]
+    for level, row in together.items():
+        apart = [other for other in table if other.level == level and other.source != ALL_SOURCES]
+        assert (row.used + row.dead, row.slices) == (32, sum(other.slices for other in apart))
+        assert max(other.used for other in apart) <= row.used <= sum(other.used for other in apart)
+        assert min(other.relative_squared_error for other in apart) < row.relative_squared_error < max(other.relative_squared_error for other in apart)
 
 
 def test_registering_again_adds_no_quality(writable: Context) -> None:

@@ -40,14 +40,17 @@ def test_moments_are_drawn_evenly_over_stages_and_aimed_where_they_should_be() -
     """A stage of one commit is as likely as one of three; a gap's kill falls before the next commit, at the pace of the run."""
     draw = random.Random(1)
     drawn = [moment(COMMITS, "any", draw) for _ in range(300)]
-    by_stage = [sum(COMMITS[at.commits].stage == stage for at in drawn) for stage in (0, 1, 2)]
+    by_stage = [sum(at.stage == stage for at in drawn) for stage in (0, 1, 2)]
     assert all(70 < count < 130 for count in by_stage), by_stage
-    assert {COMMITS[moment(COMMITS, where, draw).commits - later].table for where, (_, later) in AIMED_AT.items()} == {"user_tokens", "staged_user_tokens"}
-    gap = moment(COMMITS, "gap", draw)
-    assert (gap.commits, gap.before) == (5, 9.0)
+    assert {(at.stage, at.commits) for at in drawn} == {
+        (commit.stage, place) for commit in COMMITS for place in range(3) if place < sum(c.stage == commit.stage for c in COMMITS)
+    }
+    aimed = {where: moment(COMMITS, where, draw) for where in AIMED_AT}
+    assert {where: (at.stage, at.commits, at.before) for where, at in aimed.items()} == {"encoding": (1, 0, 0), "gap": (2, 1, 1.0), "published": (2, 2, 2.0)}
+    gap = aimed["gap"]
     assert 0 <= gap.seconds < COMMITS[5].seconds
-    assert gap.delay(elapsed=27.0) == 3 * gap.seconds
-    assert gap.delay(elapsed=1.0) == gap.seconds
+    assert gap.delay(elapsed=3.0) == 3 * gap.seconds
+    assert gap.delay(elapsed=0.5) == gap.seconds
 
 
 def test_the_check_sees_a_lost_row_a_missing_file_and_a_half_day(tasks: dict[str, Prepared]) -> None:

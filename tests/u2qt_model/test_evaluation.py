@@ -9,7 +9,7 @@ from torch import Tensor
 
 from u2qt_model import evaluation
 from u2qt_model.config import QuantizerConfig
-from u2qt_model.evaluation import assign, block_reports, errors, level_use, source_reports, total_error
+from u2qt_model.evaluation import assign, block_reports, errors, level_use, shared_reports, source_reports, total_error
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.rq_kmeans import RqKmeans
 from u2qt_model.source_quantizers import alone
@@ -84,3 +84,20 @@ def test_block_report_counts_a_shared_codebook_once(quantizer: RqKmeans) -> None
     reports = block_reports(alone(quantizer), [_x(1), _x(2)[:0]], ("bill", "app"))
     assert [(report["codebook"], report["level"]) for report in reports] == [("shared", 1), ("bill", 2), ("app", 2)]
     assert [report["dead_codes"] for report in reports[1:]] == [0, 8]
+
+
+def test_shared_codes_are_reported_over_all_their_sources(quantizer: RqKmeans) -> None:
+    """A code is dead only where no source has it; error and collisions are those of all slices, and sources never collide."""
+    alike, held_out = [_x(1), _x(1)], [_x(3), _x(2)]
+    (report,) = shared_reports(alone(quantizer), alike, held_out, ("bill", "app"))
+    codes = assign(quantizer, alike)
+    used = len(set(codes[0][:, 0].tolist()) | set(codes[1][:, 0].tolist()))
+    assert (report["sources"], report["level"], report["dead_codes"]) == (["bill", "app"], 1, 8 - used)
+    first, second = errors(quantizer, held_out, assign(quantizer, held_out), 1)
+    assert report["relative_squared_error"] == pytest.approx((first[0] + second[0]) / (first[1] + second[1]))
+    apart = source_reports(alone(quantizer), alike, held_out)
+    assert report["unique_sequence_rate"] == pytest.approx(np.mean([source["unique_sequence_rate"] for source in apart]))
+    assert report["collision_rate"] == pytest.approx(np.mean([source["collision_rate"] for source in apart]))
+    empty = [_x(1)[:0]] * 2
+    (nothing,) = shared_reports(alone(quantizer), empty, empty, ("bill", "app"))
+    assert (nothing["dead_codes"], nothing["relative_squared_error"], nothing["margin_quantiles"]) == (8, 0.0, [])
