@@ -17,6 +17,7 @@ from schemas.keys import Days
 from u2qt_model.config import QuantizerConfig
 
 Variant = tuple[dict[str, Any], dict[str, int]]
+COPIED = {"gradient": "straight_through"}
 EMA = {"codebooks": "ema", "joint_rounds": 0}
 DEMO = {"shared_levels": 2, "own_levels": 2, "codebook_size": 64}
 DEMO_WIDTH = {"layout": "width", "shared_levels": 4, "own_levels": 4, "codebook_size": 32, "own_size": 16}
@@ -32,15 +33,15 @@ def variants(hidden: int) -> dict[str, Variant]:
         "no joint rounds": ({"joint_rounds": 0}, {}),
         "beam 4": ({"beam": 4}, {}),
         "+ 5 joint epochs, no networks": ({}, {"epochs": 5}),
-        "+ 5 epochs, networks": ({}, networks),
-        "+ 5 epochs, networks, rotation": ({"gradient": "rotation"}, networks),
-        "+ 5 epochs, networks, moving averages": ({"codebooks": "ema"}, networks),
+        "+ 5 epochs, networks": (COPIED, networks),
+        "+ 5 epochs, networks, rotation": ({}, networks),
+        "+ 5 epochs, networks, moving averages": ({"codebooks": "ema", **COPIED}, networks),
         "no rounds, 5 epochs, moving averages": (EMA, {"epochs": 5}),
         "no rounds, 5 epochs, gradient codebooks": ({"codebooks": "gradient", "joint_rounds": 0}, {"epochs": 5}),
-        "no rounds, averages, networks": (EMA, networks),
-        "no rounds, averages, networks, rotation": ({**EMA, "gradient": "rotation"}, networks),
-        "no rounds, averages, networks, balanced": ({**EMA, "balance": 0.05}, networks),
-        "no rounds, averages, networks, warm-up 2": ({**EMA, "warm_up_epochs": 2}, networks),
+        "no rounds, averages, networks": ({**EMA, **COPIED}, networks),
+        "no rounds, averages, networks, rotation": (EMA, networks),
+        "no rounds, averages, networks, balanced": ({**EMA, **COPIED, "balance": 0.05}, networks),
+        "no rounds, averages, networks, warm-up 2": ({**EMA, **COPIED, "warm_up_epochs": 2}, networks),
     }
 
 

@@ -1,5 +1,7 @@
 """backfill_days: carries out a plan, oldest day first, some days at once. Run again after an interruption, it goes on.
 
+Validations that were cut short come before all else: no day that their rows belong to can be built until they end.
+
 Neighbouring days that need the same stages, under the same cutoff, go through them together, at most `days_at_once` of
 them. Stages that the plan does not name are not run: so a day of an older tokenizer, whose features a late row changed,
 is not encoded by the promoted one. Each stage of a chunk is a run of that stage: its ledger rows, locks and checks are
@@ -16,7 +18,7 @@ from jobs.day_states import runs_of_days
 from schemas.keys import Days
 
 DAYS_AT_ONCE = 7
-PASSES = 2  # what a validation finds, late rows of other days, is due only after it
+PASSES = 3  # validations that were cut short; what is due then; what its validations find: late rows of other days
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +55,9 @@ def run(
     """Days worked on. An error of a stage ends it; what was done before stands, and the next backfill starts there."""
     worked: set[date] = set()
     for _ in range(PASSES):
-        planned = chunks(plan_days.run(context, days, version, cutoff), days_at_once)
+        entries = plan_days.run(context, days, version, cutoff)
+        cut_short = [entry for entry in entries if entry.reason == plan_days.CUT_SHORT]
+        planned = chunks(cut_short or entries, days_at_once)
         for number, chunk in enumerate(planned, start=1):
             tell(chunk, number, len(planned))
             run_chunk(context, chunk, version)

@@ -7,6 +7,7 @@ repair of the day was given. A day whose clean rows up to its cutoff, definition
 them is skipped. Cost grows with the events of the chunk, and with its days times the profile rows inside its lookback.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import date, datetime
 
@@ -16,11 +17,11 @@ from pyspark.sql import functions as F
 
 from jobs import quality, retention
 from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition, passed_rows
-from jobs.changed_days import changed_days
+from jobs.changed_days import DAY_PATIENCE, changed_days, is_held
 from jobs.context import Context
 from jobs.day_states import DayState, last_done, null_safe_hash, runs_of_days, sum_text, sums_by_day
 from jobs.delta_tables import Where, on_days
-from jobs.errors import BadInput, GateRefused
+from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.feature_columns import events, hashed, latest_versions, numeric_values, padded, slice_text, slices
 from jobs.ledger import StageRecord, record_stage
 from jobs.work_units import write_tasks
@@ -32,6 +33,7 @@ from schemas.user_features import content_columns, user_features
 STAGE = "build_user_features"
 ROWS_PER_FILE = 8192  # bounds a Petastorm row group in memory: about 3 kB a row
 UNITS_PER_SLOT = 2
+LOOK_AGAIN = 2.0  # seconds between two looks at another day's validation
 
 
 def slices_by_user(slice_rows: DataFrame, catalog: Catalog) -> DataFrame:
@@ -139,8 +141,8 @@ def _with_one_cutoff(days: Days, cutoffs: Mapping[date, datetime | None]) -> lis
 
 
 def _described(context: Context, days: Days, given: datetime | None) -> dict[date, DayState]:
-    with record_stage(context, STAGE, days, only_errors=True) as record:
-        _require_validated(context, days, record)
+    with record_stage(context, STAGE, days, only_errors=True):
+        _require_validated(context, days, context.lake.version("deliveries"))
     inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, cutoff(context.catalog, given), {}).collect()}
     return states(context, days, given, inputs, None)
 
@@ -163,10 +165,9 @@ def states(context: Context, days: Days, given: datetime | None, inputs: Mapping
 
 def _run(context: Context, days: Days, given: datetime | None) -> None:
     with record_stage(context, STAGE, days) as record:
-        _require_validated(context, days, record)
-        for source in context.catalog.sources:
-            record.read[source_table_name(source.name)] = context.lake.version(source_table_name(source.name))
         known = cutoff(context.catalog, given)
+        record.read.update(_pinned(context, days, known))
+        _require_validated(context, days, record.read["deliveries"])
         inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, known, record.read).collect()}
         for source in context.catalog.events:
             record.rows[f"{source.name}.available"] = sum(row["rows"] for (_, name), row in inputs.items() if name == source.name)
@@ -182,9 +183,56 @@ def _run(context: Context, days: Days, given: datetime | None) -> None:
             all_events.unpersist()
 
 
-def _require_validated(context: Context, days: Days, record: StageRecord) -> None:
-    record.read["deliveries"] = context.lake.version("deliveries")
-    rows = on_days(context.lake.read("deliveries", record.read["deliveries"]), days, "delivered_ds")
+def _pinned(context: Context, days: Days, known: Column) -> dict[str, int]:
+    """Versions of `deliveries` and of the clean rows that belong together: no validation of rows of `days` was under way when they were read.
+
+    Another day may be validated anew; without the rows of its delivery these days would be built again with less. Waits for a living validation; raises
+    `GateRefused` where it was cut short, `Infrastructure` where it takes too long.
+    """
+    deadline = time.monotonic() + DAY_PATIENCE
+    while True:
+        version = context.lake.version("deliveries")
+        unfinished = _unfinished_validation(context, days, known, version)
+        if unfinished is not None:
+            _wait_for(context, days, *unfinished, deadline)
+            continue
+        versions = {table: context.lake.version(table) for table in (source_table_name(source.name) for source in context.catalog.sources)}
+        if context.lake.version("deliveries") == version:
+            return {"deliveries": version, **versions}
+
+
+def _wait_for(context: Context, days: Days, ds: date, source: str, deadline: float) -> None:
+    what = f"source {source}, {days.first} to {days.last}: rows delivered on {ds} belong to these days, and the validation of {ds}"
+    if not is_held(context.lake, ds):
+        raise GateRefused(f"{what} did not end, expected a passed delivery; run `u2qt validate --ds {ds}` first")
+    if time.monotonic() > deadline:
+        raise Infrastructure(f"{what} has not ended for {DAY_PATIENCE:.0f} s; wait for it (`u2qt status --ds {ds}`), or stop it")
+    time.sleep(LOOK_AGAIN)
+
+
+def _unfinished_validation(context: Context, days: Days, known: Column, version: int) -> tuple[date, str] | None:
+    """The first other day of delivery that is being validated anew and has rows of `days` in the tables, with one such source."""
+    running = context.lake.read("deliveries", version).where(F.col("gate") == "running").select("delivered_ds").distinct()
+    others = [row.delivered_ds for row in running.collect() if row.delivered_ds not in days]
+    if not others:
+        return None
+    for source in context.catalog.sources:
+        rows = context.lake.read(source_table_name(source.name)).where(F.col("delivered_ds").isin(others))
+        if source.kind == "events":
+            rows = on_days(rows, days).where(F.col("available_time") <= known)
+        else:
+            rows = rows.where(F.col("ds") <= F.lit(days.last))
+            if source.lookback_days is not None:
+                rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), source.lookback_days))
+        first = rows.agg(F.min("delivered_ds").alias("first")).collect()[0].first
+        if first is not None:
+            return first, source.name
+    return None
+
+
+def _require_validated(context: Context, days: Days, version: int) -> None:
+    """By `deliveries` at `version`."""
+    rows = on_days(context.lake.read("deliveries", version), days, "delivered_ds")
     gates = {(r.source, r.delivered_ds): r.gate for r in rows.groupBy("source", "delivered_ds").agg(F.min("gate").alias("gate")).collect()}
     for ds in days:
         for source in context.catalog.sources:

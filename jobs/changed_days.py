@@ -64,3 +64,15 @@ def held_days(lake: Lakehouse, days: Days, patience: float = DAY_PATIENCE) -> It
                     f"{ds}: another run has worked on this day for {patience:.0f} s; wait for it (`u2qt status --ds {ds}`), or stop it"
                 ) from None
         yield
+
+
+def is_held(lake: Lakehouse, ds: date) -> bool:
+    """Whether a living run works on `ds`, on a local root; an object store can't say, and the answer is no."""
+    if not lake.is_local:
+        return False
+    lock = filelock.FileLock(Path(lake.own_folder("days")) / f"{ds}.lock", timeout=0)
+    try:
+        with lock:
+            return False
+    except filelock.Timeout:
+        return True

@@ -21,6 +21,7 @@ from schemas.keys import Days
 
 OUTPUT_ROWS = dict(zip(DAILY_STAGES, ("rows_in", "user_features", "staged_user_tokens", "staged_user_tokens", "user_tokens"), strict=True))
 TOKEN_STAGES = DAILY_STAGES[2:]
+CUT_SHORT = "was cut short"
 LEDGER_ROWS = 50  # newest rows of a stage that its time is estimated from
 
 
@@ -115,7 +116,7 @@ def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
     """Why the stage is due although those before it are not, and the cutoff to build by; an empty reason where it is not due."""
     state, attempt = now.done(stage, ds), now.attempts[stage].get(ds)
     if stage == "validate_sources" and ds in now.running:
-        return "was cut short", None
+        return CUT_SHORT, None
     if stage == "audit_tokens" and ds in now.accepted:
         return "", None
     if attempt is None:

@@ -16,6 +16,7 @@ from u2qt_model.text_config import TextEncoderConfig, TextModelConfig
 
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_CODEBOOK_SIZE = 2**15  # codes travel as int16
+MOST_STEP_USERS = 4096  # users embedded at a time, and so the most that a step can have
 RESERVED_NAMES = ("shared",)  # token names of shared levels start with it
 
 
@@ -162,7 +163,7 @@ class QuantizerConfig:
     codebooks: str = "joint"  # in epochs: "joint" (least squares at each epoch's end) | "ema" (moving averages) | "gradient"
     ema_decay: float = 0.99  # per training step
     commitment: float = 0.25  # beta
-    gradient: str = "straight_through"  # past the quantizer: "straight_through" | "rotation" (2410.06424)
+    gradient: str = "rotation"  # past the quantizer: "rotation" (2410.06424) | "straight_through"
     balance: float = 0.0  # temperature of Sinkhorn-balanced codes in training steps, per block; 0 is off
     warm_up_epochs: int = 0  # epochs over which the levels join one after the other
     restart_dead: bool = True  # move codes without a member onto slices
@@ -235,7 +236,7 @@ class TrainingConfig:
 
     seed: int = 0
     epochs: int = 3  # passes after the first one, which standardises
-    batch_users: int = 256  # users per step
+    batch_users: int = 256  # users per step; a row group's last step has what is left
     learning_rate: float = 3e-4
     held_out_share: float = 0.1  # of users, by hash of their id
     held_out_slices: int = 4096  # kept per source to measure the error
@@ -245,7 +246,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "training.seed", self.seed, "0 to 4294967295")
         require(self.epochs >= 0, "training.epochs", self.epochs, "0 or more")
-        require(self.batch_users >= 1, "training.batch_users", self.batch_users, "1 or more")
+        require(1 <= self.batch_users <= MOST_STEP_USERS, "training.batch_users", self.batch_users, f"1 to {MOST_STEP_USERS}")
         require(0 < self.learning_rate < 1, "training.learning_rate", self.learning_rate, "between 0 and 1")
         require(0 <= self.held_out_share < 1, "training.held_out_share", self.held_out_share, "0 up to 1")
         require(self.held_out_slices >= 1, "training.held_out_slices", self.held_out_slices, "1 or more")

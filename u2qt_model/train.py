@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from u2qt_model.batch import FeatureBatch
-from u2qt_model.config import FeatureLayout, TokenizerConfig
+from u2qt_model.config import MOST_STEP_USERS, FeatureLayout, TokenizerConfig
 from u2qt_model.errors import TrainingError
 from u2qt_model.evaluation import block_reports, shared_reports, source_reports, total_error
-from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_rows
+from u2qt_model.first_pass import FirstPass, first_pass, held_out_rows
 from u2qt_model.joint import refine_jointly
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.model import TokenizerModel
@@ -252,8 +252,8 @@ class _Training:
         for batch in self._open_stream():
             rows = np.flatnonzero(~held_out_rows(batch, self._share, self._config.training.seed))
             rows = rng.permutation(rows)
-            for start in range(0, len(rows), CHUNK_USERS):
-                yield from self._steps(batch, rows[start : start + CHUNK_USERS])
+            for start in range(0, len(rows), MOST_STEP_USERS):
+                yield from self._steps(batch, rows[start : start + MOST_STEP_USERS])
             meter.users_read(meter.users + batch.num_users, refiner.usage())
 
     def _steps(self, batch: FeatureBatch, users: Any) -> Iterator[list[Tensor]]:

@@ -13,6 +13,8 @@ from jobs.cli import call
 from jobs.compare_tokenizers import SLICES, compared, sampled, side_by_side
 from jobs.context import Context
 from jobs.errors import BadInput
+from jobs.quality_rows import quality_rows
+from jobs.registered_tokenizers import find_registered
 from schemas.codebook_quality import ALL_SOURCES
 from schemas.keys import Days
 from u2qt_model import presets
@@ -114,7 +116,7 @@ def test_registering_writes_the_quality_of_each_codebook(published: Context) -> 
     """The figures of metrics.json, one row per source, level and codebook."""
     rows = published.lake.read("codebook_quality").where(f"source <> '{ALL_SOURCES}'").orderBy("source", "level").collect()
     assert len(rows) == len(published.catalog.sources) * 4
-    metrics = compare_tokenizers.find_registered(published, "v1").metrics["sources"]
+    metrics = find_registered(published, "v1").metrics["sources"]
     for row in rows:
         of_source, level = metrics[row.source], metrics[row.source]["levels"][row.level - 1]
         assert (row.tokenizer_version, row.codebook, row.codebook_size, row.run_id) == ("v1", "shared" if row.level <= 2 else "own", 32, "first")
@@ -134,6 +136,15 @@ def test_registering_writes_what_all_sources_use_of_a_shared_codebook(published:
         assert (row.used + row.dead, row.slices) == (32, sum(other.slices for other in apart))
         assert max(other.used for other in apart) <= row.used <= sum(other.used for other in apart)
         assert min(other.relative_squared_error for other in apart) < row.relative_squared_error < max(other.relative_squared_error for other in apart)
+
+
+def test_metrics_of_another_make_are_refused(published: Context) -> None:
+    """Those of an earlier release, or of nobody's."""
+    metrics = find_registered(published, "v1").metrics
+    others: list[dict[str, object]] = [{}, {"sources": []}, {name: part for name, part in metrics.items() if name != "shared"}, {**metrics, "shared": [1]}]
+    for found in others:
+        with pytest.raises(BadInput, match=r"tokenizer v1, metrics\.json: .*train it again"):
+            quality_rows("v1", found, "first")
 
 
 def test_registering_again_adds_no_quality(writable: Context) -> None:

@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from jobs import audit_tokens, available_rows, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
+from jobs import audit_tokens, available_rows, backfill_days, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
+from jobs.changed_days import held_days, is_held
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused
@@ -22,7 +23,14 @@ DAYS = Days(date(2024, 1, 1), date(2024, 1, 3))
 SECOND = Days(date(2024, 1, 2), date(2024, 1, 2))
 RECOVERED = "its commit stands and its ledger row was lost; found by again"
 MUCH_LATER = datetime(2024, 2, 1, tzinfo=UTC)
+NO_LATER = datetime(2023, 1, 1, tzinfo=UTC)  # a plan's cutoff by which no row is late
 STAGES = (validate_sources, build_user_features, encode_users, audit_tokens, publish_tokens)
+
+
+@pytest.fixture
+def published(published_few: Context) -> Context:
+    """Three sources are enough here, and half the time."""
+    return published_few
 
 
 def run_day(context: Context, days: Days, cutoff: datetime | None = None, *, force: bool = False) -> None:
@@ -241,6 +249,48 @@ def test_a_validation_that_was_killed_lets_nothing_be_built(published: Context, 
     assert next((e.stage, e.reason) for e in plan_days.run(fed_late, SECOND)) == ("validate_sources", "was cut short")
     run_day(replace(fed_late, run_id="mended"), SECOND)
     assert tokens(fed_late) == tokens(published)
+
+
+def test_rows_of_a_validation_that_did_not_end_are_missing_in_no_other_day(fed_late: Context) -> None:
+    """Late rows, and the profiles of earlier days: the day they belong to is refused, not built without them. A backfill validates first."""
+    validate_sources.run(fed_late, DAYS)
+    run_day(fed_late, SECOND, MUCH_LATER)
+    before = tokens(fed_late)
+    for cut_short, source in ((3, "bill"), (1, "profile")):
+        day = Days(date(2024, 1, cut_short), date(2024, 1, cut_short))
+        validate_sources._announce(fed_late, day)  # what a killed one has done before its first table
+        refused = f"source {source}, 2024-01-02 to 2024-01-02: rows delivered on {day.first} belong .* run `u2qt validate --ds {day.first}` first"
+        with pytest.raises(GateRefused, match=refused):
+            build_user_features.run(replace(fed_late, run_id="early"), SECOND, force=True)
+        assert backfill_days.run(replace(fed_late, run_id=f"mended-{source}"), DAYS, cutoff=NO_LATER) == 1
+        assert plan_days.run(fed_late, DAYS, cutoff=NO_LATER) == []
+    build_user_features.run(replace(fed_late, run_id="whole"), SECOND, force=True)
+    run_day(replace(fed_late, run_id="again"), SECOND)
+    assert tokens(fed_late) == before
+
+
+def test_a_build_waits_for_a_validation_that_lives(writable: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its day; once it has ended its rows count."""
+    first = Days(date(2024, 1, 1), date(2024, 1, 1))
+    features = writable.lake.read("user_features").where("ds = '2024-01-02'").drop("run_id")
+    before = features.collect()
+    asked: list[date] = []
+
+    def held_until_asked(lake: Lakehouse, ds: date) -> bool:
+        asked.append(ds)
+        validate_sources.run(replace(writable, run_id="living"), first)
+        return True
+
+    monkeypatch.setattr(build_user_features, "is_held", held_until_asked)
+    monkeypatch.setattr(build_user_features, "LOOK_AGAIN", 0.0)
+    validate_sources._announce(writable, first)
+    build_user_features.run(writable, SECOND, force=True)
+    assert asked == [first.first]
+    assert sorted(writable.lake.read("user_features").where("ds = '2024-01-02'").drop("run_id").collect()) == sorted(before)
+    with held_days(writable.lake, first):
+        assert is_held(writable.lake, first.first)
+        assert not is_held(writable.lake, SECOND.first)
+    assert not is_held(writable.lake, first.first)
 
 
 def test_a_run_id_used_twice_loses_no_replaced_row(fed_late: Context) -> None:
