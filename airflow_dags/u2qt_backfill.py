@@ -29,8 +29,9 @@ done by then is nothing to do. So the DAG may be triggered again at any time, an
 
 **Order**: Airflow *starts* mapped tasks by their index, which is the order of the days, and one at a time (`U2QT_BACKFILL_AT_ONCE`, of the scheduler, raises
 that). It does not *guarantee* that a day ends before a later one starts: a task that waits for another try, or that was cleared, lets later ones pass, a
-failed day does not stop them, and with more than one at once they overlap. No rows are harmed, days are independent; but a day that is audited before the
-days before it are published is compared with fewer days by its drift gates. Who needs strict order runs `u2qt backfill --from D --to D`, which ends at
+failed day does not stop them, and with more than one at once they overlap. No rows are harmed; but a day that is audited before the
+days before it are published is compared with fewer days by its drift gates, and a day with rows of another day whose validation was cut short
+is refused until that one is validated. Who needs strict order runs `u2qt backfill --from D --to D`, which ends at
 the first failure.
 
 **History for a new tokenizer**: give `tokenizer_version`; without it the promoted version's days are looked at, and days that some version has
@@ -53,6 +54,7 @@ Start with `u2qt plan --from D --to D`: it says for each day and stage why it is
 |---|---|---|
 | `plan_days` found nothing, no `backfill_day` | nothing is due | `u2qt plan --from D --to D` |
 | `backfill_day` of one day, exit 10 | its gate | `u2qt status --ds D`; mend it, then clear the task |
+| `backfill_day`, exit 10, "the validation of E did not end" | day E's validation was killed, and has rows of D | `u2qt validate --ds E`, or trigger again |
 | `backfill_day`, exit 20, "not validated" or no input | the day was never delivered | ask the source's owner, then clear the task |
 | `backfill_day`, exit 30, memory or disk | too many days share a job | trigger again with a smaller `days_at_once` |
 | `backfill_day`, exit 30, "one driver" | the lakehouse lies on a store where parallel days could overwrite each other's commits | `u2qt doctor` with the root |

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs import quality, retention
 from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition, passed_rows
-from jobs.changed_days import DAY_PATIENCE, changed_days, is_held
+from jobs.changed_days import DAY_PATIENCE, changed_days, is_being_validated
 from jobs.context import Context
 from jobs.day_states import DayState, last_done, null_safe_hash, runs_of_days, sum_text, sums_by_day
 from jobs.delta_tables import Where, on_days
@@ -166,7 +166,7 @@ def states(context: Context, days: Days, given: datetime | None, inputs: Mapping
 def _run(context: Context, days: Days, given: datetime | None) -> None:
     with record_stage(context, STAGE, days) as record:
         known = cutoff(context.catalog, given)
-        record.read.update(_pinned(context, days, known))
+        record.read.update(_pinned(context, days, known, given or default_cutoff(context.catalog, days.last)))
         _require_validated(context, days, record.read["deliveries"])
         inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, known, record.read).collect()}
         for source in context.catalog.events:
@@ -183,34 +183,39 @@ def _run(context: Context, days: Days, given: datetime | None) -> None:
             all_events.unpersist()
 
 
-def _pinned(context: Context, days: Days, known: Column) -> dict[str, int]:
+def _pinned(context: Context, days: Days, known: Column, latest: datetime) -> dict[str, int]:
     """Versions of `deliveries` and of the clean rows that belong together: no validation of rows of `days` was under way when they were read.
 
-    Another day may be validated anew; without the rows of its delivery these days would be built again with less. Waits for a living validation; raises
-    `GateRefused` where it was cut short, `Infrastructure` where it takes too long.
+    Another day may be validated anew; without the rows of its delivery these days would be built again with less. Waits for a living
+    validation; raises `GateRefused` where it was cut short, `Infrastructure` where it takes too long or nobody can say. `latest` is the
+    cutoff of the last of the days.
     """
     deadline = time.monotonic() + DAY_PATIENCE
     while True:
         version = context.lake.version("deliveries")
-        unfinished = _unfinished_validation(context, days, known, version)
+        unfinished = _unfinished_validation(context, days, known, latest, version)
         if unfinished is not None:
-            _wait_for(context, days, *unfinished, deadline)
+            _wait_for(context, days, *unfinished, version, deadline)
             continue
         versions = {table: context.lake.version(table) for table in (source_table_name(source.name) for source in context.catalog.sources)}
         if context.lake.version("deliveries") == version:
             return {"deliveries": version, **versions}
 
 
-def _wait_for(context: Context, days: Days, ds: date, source: str, deadline: float) -> None:
+def _wait_for(context: Context, days: Days, ds: date, source: str, version: int, deadline: float) -> None:
+    """A moment, where the validation of `ds` lives or has ended since `deliveries` had `version`."""
     what = f"source {source}, {days.first} to {days.last}: rows delivered on {ds} belong to these days, and the validation of {ds}"
-    if not is_held(context.lake, ds):
+    if not context.lake.is_local:
+        raise Infrastructure(f"{what} runs, or was cut short; see `u2qt status --ds {ds}`, and wait for it or run `u2qt validate --ds {ds}` first")
+    if is_being_validated(context.lake, ds):
+        if time.monotonic() > deadline:
+            raise Infrastructure(f"{what} has not ended for {DAY_PATIENCE:.0f} s; wait for it (`u2qt status --ds {ds}`), or stop it")
+        time.sleep(LOOK_AGAIN)
+    elif context.lake.version("deliveries") == version:  # a validation writes its end before it lets go of its day
         raise GateRefused(f"{what} did not end, expected a passed delivery; run `u2qt validate --ds {ds}` first")
-    if time.monotonic() > deadline:
-        raise Infrastructure(f"{what} has not ended for {DAY_PATIENCE:.0f} s; wait for it (`u2qt status --ds {ds}`), or stop it")
-    time.sleep(LOOK_AGAIN)
 
 
-def _unfinished_validation(context: Context, days: Days, known: Column, version: int) -> tuple[date, str] | None:
+def _unfinished_validation(context: Context, days: Days, known: Column, latest: datetime, version: int) -> tuple[date, str] | None:
     """The first other day of delivery that is being validated anew and has rows of `days` in the tables, with one such source."""
     running = context.lake.read("deliveries", version).where(F.col("gate") == "running").select("delivered_ds").distinct()
     others = [row.delivered_ds for row in running.collect() if row.delivered_ds not in days]
@@ -221,7 +226,7 @@ def _unfinished_validation(context: Context, days: Days, known: Column, version:
         if source.kind == "events":
             rows = on_days(rows, days).where(F.col("available_time") <= known)
         else:
-            rows = rows.where(F.col("ds") <= F.lit(days.last))
+            rows = rows.where((F.col("ds") <= F.lit(days.last)) & (F.col("available_time") <= F.lit(latest.isoformat()).cast("timestamp")))
             if source.lookback_days is not None:
                 rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), source.lookback_days))
         first = rows.agg(F.min("delivered_ds").alias("first")).collect()[0].first

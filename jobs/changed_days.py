@@ -20,6 +20,7 @@ from jobs.ledger import record_stage
 from schemas.keys import Days
 
 Describe = Callable[[Days], dict[date, DayState]]
+SHORT_PATIENCE = 60.0  # seconds; those who only look at a lock hold it for a moment
 DAY_PATIENCE = 3600.0  # seconds that a run waits for another one of the same day
 
 
@@ -66,13 +67,26 @@ def held_days(lake: Lakehouse, days: Days, patience: float = DAY_PATIENCE) -> It
         yield
 
 
-def is_held(lake: Lakehouse, ds: date) -> bool:
-    """Whether a living run works on `ds`, on a local root; an object store can't say, and the answer is no."""
+@contextmanager
+def being_validated(lake: Lakehouse, days: Days) -> Iterator[None]:
+    """Until the block ends, other processes can see that a living one validates `days`, which it holds."""
     if not lake.is_local:
-        return False
-    lock = filelock.FileLock(Path(lake.own_folder("days")) / f"{ds}.lock", timeout=0)
+        yield
+        return
+    with ExitStack() as stack:
+        for ds in days:
+            stack.enter_context(_validation_lock(lake, ds, timeout=SHORT_PATIENCE))
+        yield
+
+
+def is_being_validated(lake: Lakehouse, ds: date) -> bool:
+    """Whether a living run validates `ds`; local roots only, as an object store can't say."""
     try:
-        with lock:
+        with _validation_lock(lake, ds, timeout=0):
             return False
     except filelock.Timeout:
         return True
+
+
+def _validation_lock(lake: Lakehouse, ds: date, timeout: float) -> filelock.BaseFileLock:
+    return filelock.FileLock(Path(lake.own_folder("days")) / f"{ds}.validating.lock", timeout=timeout)

@@ -64,7 +64,7 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     settled = _settled(context, days, now.features)
     entries: list[Entry] = []
     for ds in days:
-        found = _of_day(now, ds, [stage for stage in DAILY_STAGES if stage not in settled[ds]])
+        found = _of_day(now, ds, [stage for stage in DAILY_STAGES if stage not in settled[ds] or (stage == validate_sources.STAGE and ds in now.running)])
         if ds in elsewhere and not now.done("publish_tokens", ds):
             found = [entry for entry in found if entry.stage not in TOKEN_STAGES]
         entries += found

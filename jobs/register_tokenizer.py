@@ -9,6 +9,7 @@ from pathlib import Path
 import u2qt_model
 from jobs.context import Context
 from jobs.ledger import record_stage
+from jobs.quality_rows import quality_rows
 from jobs.registered_tokenizers import Registered, checkpoint_folder, feature_layout
 from jobs.tokenizer_registration import refuse_other_fingerprint, register
 from schemas import keys
@@ -24,5 +25,6 @@ def run(context: Context, checkpoint: Path, version: str, trained_on: Days, *, c
     with record_stage(context, "register_tokenizer", trained_on) as record:
         tokenizer = u2qt_model.load(checkpoint, expect_layout=feature_layout(context.catalog))
         refuse_other_fingerprint(context, version, tokenizer)
+        quality_rows(version, tokenizer.metrics, context.run_id)  # refused before anything is copied
         folder = u2qt_model.save(tokenizer, checkpoint_folder(context, checkpoints) / version)
         return register(context, trained_on, version, folder, tokenizer, record)

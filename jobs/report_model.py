@@ -141,6 +141,7 @@ class SourceQuality:
     unique_sequence_rate: float
     collision_rate: float
     levels: tuple[LevelQuality, ...]
+    shared: bool = False  # of the shared codes, as all sources together use them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,8 @@ Cost grows with the rows of the chunk; the driver sees one row per delivery.
 """
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs import quality
-from jobs.changed_days import changed_days
+from jobs.changed_days import being_validated, changed_days
 from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, definition_hash, sum_text, summed
 from jobs.delta_tables import Where, on_days
@@ -77,12 +78,12 @@ def run(context: Context, days: Days, *, force: bool = False) -> None:
 
 def _run(context: Context, days: Days) -> None:
     with record_stage(context, STAGE, days) as record:
-        key = required_key(context)
-        _announce(context, days)
-        with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
-            outcomes = list(pool.map(partial(validate_source, context, days, key=key), context.catalog.sources))
-        _refuse_days_after_the_last(context, days, outcomes)
-        _write_deliveries(context, days, outcomes)
+        key, announce = required_key(context), Once(partial(_announce, context, days))
+        with being_validated(context.lake, days), ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
+            opened = list(pool.map(partial(opened_source, context, days), context.catalog.sources))
+            outcomes = list(pool.map(partial(validate_source, context, days, key=key, before_writing=announce), opened))
+            _refuse_days_after_the_last(context, days, outcomes)
+            _write_deliveries(context, days, outcomes)
         _fill(record, outcomes)
         record.states += states(context, days, {outcome.source: outcome.raw for outcome in outcomes}).values()
         refusals = [refusal for outcome in outcomes for refusal in outcome.refusals]
@@ -90,8 +91,24 @@ def _run(context: Context, days: Days) -> None:
             raise GateRefused("\n".join(refusals))
 
 
+class Once:
+    """Calls `what` when it is called first; whoever calls meanwhile waits for that."""
+
+    def __init__(self, what: Callable[[], None]) -> None:
+        self._what, self._lock, self._done = what, threading.Lock(), False
+
+    def __call__(self) -> None:
+        with self._lock:
+            if not self._done:
+                self._what()
+                self._done = True
+
+
 def _announce(context: Context, days: Days) -> None:
-    """Says of days that were validated before that they are not now: until `deliveries` stands anew, half of a delivery may be in the tables."""
+    """Says of days that were validated before that they are not now: until `deliveries` stands anew, half of a delivery may be in the tables.
+
+    It is said before the first table is written, and not before every source's input is there: what stood stands where nothing was written.
+    """
     where = Where(days=days, day_column="delivered_ds")
     if not context.lake.active_files("deliveries", context.lake.version("deliveries"), where):
         return
@@ -166,15 +183,30 @@ def _written_rows(context: Context, days: Days) -> DataFrame:
     return reduce(DataFrame.unionAll, frames)
 
 
-def validate_source(context: Context, days: Days, source: Source, *, key: Key | None) -> SourceOutcome:
-    """Writes both tables of `source` for `days` and evaluates its suite on the written version. `key` tells whose rows are refused."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenedSource:
+    """The raw rows of a source, not read yet, and what their columns are unlike."""
+
+    source: Source
+    raw: DataFrame
+    columns: ColumnNotes
+
+
+def opened_source(context: Context, days: Days, source: Source) -> OpenedSource:
+    """Raises `BadInput` where the input of `days` is missing or has not the declared columns."""
     with naming_the_source(source, days):
         columns = ColumnNotes()
-        raw = raw_rows(context.spark, source, context.input_root, days, columns)
-        counted = counted_rows(raw)
-        checked = marked(checked_rows(raw, source, context.catalog), context, key).persist(StorageLevel.MEMORY_AND_DISK)
+        return OpenedSource(source=source, raw=raw_rows(context.spark, source, context.input_root, days, columns), columns=columns)
+
+
+def validate_source(context: Context, days: Days, opened: OpenedSource, *, key: Key | None, before_writing: Callable[[], None]) -> SourceOutcome:
+    """Writes both tables of a source for `days` and evaluates its suite on the written version. `key` tells whose rows are refused."""
+    source = opened.source
+    with naming_the_source(source, days):
+        counted = counted_rows(opened.raw)
+        checked = marked(checked_rows(opened.raw, source, context.catalog), context, key).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            return replace(_write(context, days, source, checked, counted), columns=columns)
+            return replace(_write(context, days, source, checked, counted, before_writing), columns=opened.columns)
         finally:
             checked.unpersist()
 
@@ -196,7 +228,7 @@ def naming_the_source(source: Source, days: Days) -> Iterator[None]:
         ) from None
 
 
-def _write(context: Context, days: Days, source: Source, checked: DataFrame, counted: list[Row]) -> SourceOutcome:
+def _write(context: Context, days: Days, source: Source, checked: DataFrame, counted: list[Row], before_writing: Callable[[], None]) -> SourceOutcome:
     outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked).collect(), raw=_raw_sums(counted))
     _reconcile(source, counted, outcome.deliveries)
     outcome.refusals += _too_few(source, days, outcome.deliveries)
@@ -208,6 +240,7 @@ def _write(context: Context, days: Days, source: Source, checked: DataFrame, cou
         quarantine_table_name(source.name): (quarantined_rows(kept).select("*", run_id), "quarantined"),
     }
     tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
+    before_writing()
     for table, (rows, count) in tables.items():
         version = context.lake.replace(table, rows.repartition(tasks, "delivered_ds"), where, metadata)
         written = sum(f.rows for f in context.lake.active_files(table, version, where))

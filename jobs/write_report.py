@@ -138,6 +138,7 @@ def _together(shared: list[dict[str, Any]], sources: Mapping[str, Any]) -> Sourc
         unique_sequence_rate=shared[0]["unique_sequence_rate"],
         collision_rate=shared[0]["collision_rate"],
         levels=tuple(_level(found["level"], found["relative_squared_error"], found["codebook_size"], found, found["margin_quantiles"]) for found in shared),
+        shared=True,
     )
 
 

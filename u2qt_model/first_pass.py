@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from u2qt_model.batch import FeatureBatch
-from u2qt_model.config import MOST_STEP_USERS, TokenizerConfig
+from u2qt_model.config import TokenizerConfig
 from u2qt_model.errors import TrainingError
 from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.samples import Moments, Reservoir, held_out_users
 from u2qt_model.slice_embedder import SliceEmbedder
+
+CHUNK_USERS = 4096  # users embedded at a time, whatever the row group's size; the most that a rank's part of a step can have
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,8 +59,8 @@ def first_pass(
         held_out = held_out_rows(batch, share, config.training.seed)
         for source, sample in enumerate(result.sources):
             rows = embedder.present_rows(batch, source)
-            for start in range(0, len(rows), MOST_STEP_USERS):
-                _count(sample, embedder, batch, source, rows[start : start + MOST_STEP_USERS], held_out)
+            for start in range(0, len(rows), CHUNK_USERS):
+                _count(sample, embedder, batch, source, rows[start : start + CHUNK_USERS], held_out)
         result.users += batch.num_users
         report(result.users)
     _merge(result, ranks)

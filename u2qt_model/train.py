@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from u2qt_model.batch import FeatureBatch
-from u2qt_model.config import MOST_STEP_USERS, FeatureLayout, TokenizerConfig
+from u2qt_model.config import FeatureLayout, TokenizerConfig
 from u2qt_model.errors import TrainingError
 from u2qt_model.evaluation import block_reports, shared_reports, source_reports, total_error
-from u2qt_model.first_pass import FirstPass, first_pass, held_out_rows
+from u2qt_model.first_pass import CHUNK_USERS, FirstPass, first_pass, held_out_rows
 from u2qt_model.joint import refine_jointly
 from u2qt_model.kmeans_start import start_codebooks
 from u2qt_model.model import TokenizerModel
@@ -37,6 +37,7 @@ from u2qt_model.qformer_embedder import QFormerEmbedder
 from u2qt_model.ranks import ALONE, Ranks
 from u2qt_model.refine import Refiner
 from u2qt_model.refiners import Refiners
+from u2qt_model.require import require
 from u2qt_model.residual_quantizer import ResidualQuantizer
 from u2qt_model.stage_one import resolved, slice_embedder
 from u2qt_model.threads import fixed_threads
@@ -94,6 +95,8 @@ class _Training:
         run_file: RunFile | None,
         ranks: Ranks,
     ) -> None:
+        users = config.training.batch_users
+        require(ranks.part(users) <= CHUNK_USERS, "training.batch_users", users, f"at most {CHUNK_USERS} for each process")
         self._layout, self._config, self._open_stream, self._progress = layout, config, open_stream, progress
         self._run_file, self._ranks = run_file, ranks
         self._embedder = slice_embedder(layout, config)
@@ -252,8 +255,8 @@ class _Training:
         for batch in self._open_stream():
             rows = np.flatnonzero(~held_out_rows(batch, self._share, self._config.training.seed))
             rows = rng.permutation(rows)
-            for start in range(0, len(rows), MOST_STEP_USERS):
-                yield from self._steps(batch, rows[start : start + MOST_STEP_USERS])
+            for start in range(0, len(rows), CHUNK_USERS):
+                yield from self._steps(batch, rows[start : start + CHUNK_USERS])
             meter.users_read(meter.users + batch.num_users, refiner.usage())
 
     def _steps(self, batch: FeatureBatch, users: Any) -> Iterator[list[Tensor]]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from jobs import audit_tokens, available_rows, backfill_days, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
-from jobs.changed_days import held_days, is_held
+from jobs.changed_days import being_validated, is_being_validated
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused
@@ -262,11 +263,9 @@ def test_rows_of_a_validation_that_did_not_end_are_missing_in_no_other_day(fed_l
         refused = f"source {source}, 2024-01-02 to 2024-01-02: rows delivered on {day.first} belong .* run `u2qt validate --ds {day.first}` first"
         with pytest.raises(GateRefused, match=refused):
             build_user_features.run(replace(fed_late, run_id="early"), SECOND, force=True)
-        assert backfill_days.run(replace(fed_late, run_id=f"mended-{source}"), DAYS, cutoff=NO_LATER) == 1
+        assert backfill_days.run(replace(fed_late, run_id=f"mended-{source}"), DAYS, cutoff=NO_LATER) == 2, "that day, and the one that was refused"
         assert plan_days.run(fed_late, DAYS, cutoff=NO_LATER) == []
-    build_user_features.run(replace(fed_late, run_id="whole"), SECOND, force=True)
-    run_day(replace(fed_late, run_id="again"), SECOND)
-    assert tokens(fed_late) == before
+        assert tokens(fed_late) == before
 
 
 def test_a_build_waits_for_a_validation_that_lives(writable: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,23 +273,41 @@ def test_a_build_waits_for_a_validation_that_lives(writable: Context, monkeypatc
     first = Days(date(2024, 1, 1), date(2024, 1, 1))
     features = writable.lake.read("user_features").where("ds = '2024-01-02'").drop("run_id")
     before = features.collect()
-    asked: list[date] = []
+    asked: list[bool] = []
 
-    def held_until_asked(lake: Lakehouse, ds: date) -> bool:
-        asked.append(ds)
-        validate_sources.run(replace(writable, run_id="living"), first)
-        return True
+    def living_and_then_ended(lake: Lakehouse, ds: date) -> bool:
+        asked.append(is_being_validated(lake, ds))
+        if len(asked) == 2:  # between the build's look at `deliveries` and its look at the lock
+            validation.close()
+            validate_sources.run(replace(writable, run_id="living"), first)
+        return len(asked) == 1
 
-    monkeypatch.setattr(build_user_features, "is_held", held_until_asked)
+    monkeypatch.setattr(build_user_features, "is_being_validated", living_and_then_ended)
     monkeypatch.setattr(build_user_features, "LOOK_AGAIN", 0.0)
     validate_sources._announce(writable, first)
+    validation = ExitStack()
+    validation.enter_context(being_validated(writable.lake, first))  # its process
     build_user_features.run(writable, SECOND, force=True)
-    assert asked == [first.first]
+    assert asked == [True, True]
     assert sorted(writable.lake.read("user_features").where("ds = '2024-01-02'").drop("run_id").collect()) == sorted(before)
-    with held_days(writable.lake, first):
-        assert is_held(writable.lake, first.first)
-        assert not is_held(writable.lake, SECOND.first)
-    assert not is_held(writable.lake, first.first)
+    assert not is_being_validated(writable.lake, first.first)
+
+
+def test_a_validation_without_its_input_changes_nothing(published: Context, writable: Context, tmp_path: Path) -> None:
+    """Raw rows are kept shorter than ours: a day whose input is gone stands as it was, and days that look back on it are built."""
+    gone = replace(writable, run_id="gone", input_root=str(tmp_path / "archived"))
+    first = Days(date(2024, 1, 1), date(2024, 1, 1))
+    deliveries = writable.lake.version("deliveries")
+    for _ in range(2):
+        with pytest.raises(BadInput, match="2024-01-01"):
+            validate_sources.run(gone, first, force=True)
+    assert writable.lake.version("deliveries") == deliveries
+    build_user_features.run(writable, SECOND, force=True)
+    assert sums(writable) == sums(published)
+
+
+def sums(context: Context) -> list[object]:
+    return [tuple(row) for row in context.lake.read("user_features").groupBy("ds").agg(F.count("*"), F.sum("row_hash")).orderBy("ds").collect()]
 
 
 def test_a_run_id_used_twice_loses_no_replaced_row(fed_late: Context) -> None:

@@ -134,7 +134,6 @@ def test_impossible_layout_is_refused() -> None:
         (TrainingConfig, {"seed": 2**32}),
         (TrainingConfig, {"epochs": -1}),
         (TrainingConfig, {"batch_users": 0}),
-        (TrainingConfig, {"batch_users": 4097}),
         (TrainingConfig, {"learning_rate": 1.0}),
         (TrainingConfig, {"held_out_share": 1.0}),
         (TrainingConfig, {"held_out_slices": 0}),

@@ -45,7 +45,7 @@ def test_samples_are_bounded(layout: FeatureLayout, make_batch: MakeBatch) -> No
 def test_large_batches_are_embedded_in_parts(layout: FeatureLayout, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the same moments."""
     whole, _ = _read(layout, [make_batch(100)])
-    monkeypatch.setattr(first_pass, "MOST_STEP_USERS", 9)
+    monkeypatch.setattr(first_pass, "CHUNK_USERS", 9)
     parts, _ = _read(layout, [make_batch(100)])
     np.testing.assert_allclose(parts.sources[0].moments.mean(), whole.sources[0].moments.mean(), atol=1e-12)
     assert parts.sources[0].moments.count == whole.sources[0].moments.count

@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from u2qt_model import FeatureBatch, FeatureLayout, Tokenizer, TokenizerConfig
-from u2qt_model.errors import TrainingError
+from u2qt_model.errors import ConfigError, TrainingError
 from u2qt_model.presets import demo, tiny
 from u2qt_model.progress import Progress
 from u2qt_model.threads import fixed_threads
@@ -204,6 +204,13 @@ def test_held_out_users_need_ids(layout: FeatureLayout, make_columns: MakeColumn
     found = _trained(layout, [batch], replace(tiny(), training=replace(tiny().training, held_out_share=0.0)))
     assert found.metrics["sources"]["profile"]["held_out_slices"] == 0
     assert found.metrics["held_out_error"] > 0
+
+
+def test_steps_larger_than_what_is_embedded_at_a_time_are_refused(layout: FeatureLayout, open_stream: Open) -> None:
+    """They would silently be smaller."""
+    config = replace(tiny(), training=replace(tiny().training, batch_users=4097))
+    with pytest.raises(ConfigError, match=r"training\.batch_users: found 4097, expected at most 4096 for each process"):
+        train(layout, config, open_stream)
 
 
 def test_divergence_is_refused(layout: FeatureLayout, open_stream: Open) -> None:
