@@ -118,18 +118,17 @@ def _part_blocks(quantizer: Quantizer, training: list[Tensor], names: list[str])
     return reports
 
 
-def shared_reports(quantizers: Iterable[Part], training: list[Tensor], held_out: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Per level that has shared codes: which sources have them, their use by the `training` samples of these together, error and margins of `held_out`.
+def shared_reports(quantizers: Iterable[Part], blocks: list[dict[str, Any]], held_out: list[Tensor], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The shared ones of `block_reports`, with the sources that have them, and error and margins of all these sources' `held_out` slices.
 
     Slices of two sources are different slices, whatever their codes.
     """
-    return [report for part in quantizers for report in _part_shared(part.quantizer, part.of(training), part.of(held_out), part.of(names))]
+    shared = [{name: found for name, found in block.items() if name != "codebook"} for block in blocks if block["codebook"] == "shared"]
+    sharing = [part for part in quantizers if any(block.source is None for block in part.quantizer.codebooks.blocks())]
+    return [report for part in sharing for report in _part_shared(part.quantizer, shared, part.of(held_out), part.of(names))]
 
 
-def _part_shared(quantizer: Quantizer, training: list[Tensor], held_out: list[Tensor], names: list[str]) -> list[dict[str, Any]]:
-    blocks = [report for report in _part_blocks(quantizer, training, names) if report.pop("codebook") == "shared"]
-    if not blocks:
-        return []
+def _part_shared(quantizer: Quantizer, shared: list[dict[str, Any]], held_out: list[Tensor], names: list[str]) -> list[dict[str, Any]]:
     unseen = assign(quantizer, held_out)
     codes, slices = _labelled(unseen), _labelled(held_out)
     margins_of = [margins(quantizer, x, chosen, source) for source, (x, chosen) in enumerate(zip(held_out, unseen, strict=True))]
@@ -142,7 +141,7 @@ def _part_shared(quantizer: Quantizer, training: list[Tensor], held_out: list[Te
             "relative_squared_error": _error(quantizer, held_out, unseen, block["level"]),
             "margin_quantiles": quantiles[block["level"] - 1],
         }
-        for block in blocks
+        for block in shared
     ]
 
 

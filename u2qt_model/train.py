@@ -278,7 +278,7 @@ class _Training:
 
     def _metrics(self, run: _Run) -> dict[str, Any]:
         names, quantizers = self._layout.source_names, self._model.quantizers
-        reports = source_reports(quantizers, run.training, run.measured)
+        reports, blocks = source_reports(quantizers, run.training, run.measured), block_reports(quantizers, run.training, names)
         sources = {
             name: {
                 "slices": run.slices[index],
@@ -295,8 +295,8 @@ class _Training:
             "held_out_error_by_epoch": run.by_epoch,  # 0 is before the epochs
             "kept_epoch": run.by_epoch.index(min(run.by_epoch)),
             "sources": sources,
-            "codebooks": block_reports(quantizers, run.training, names),
-            "shared": shared_reports(quantizers, run.training, run.measured, names),
+            "codebooks": blocks,
+            "shared": shared_reports(quantizers, blocks, run.measured, names),
             "seconds": self._seconds,
             **run.learnt,
         }

@@ -1,14 +1,17 @@
 """What has to be done again over many days, and doing it: every due day is found with its reason, and done once."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
 from pyspark.sql import functions as F
 
-from jobs import backfill_days, plan_days
+from jobs import DAILY_STAGES, backfill_days, build_user_features, plan_days, validate_sources
 from jobs.backfill_days import Chunk, chunks
 from jobs.context import Context
+from jobs.delta_tables import Lakehouse
+from jobs.errors import Infrastructure
 from jobs.plan_days import Entry
 from schemas.keys import Days
 
@@ -113,3 +116,21 @@ def test_days_with_the_same_need_share_a_job() -> None:
         (5, 5, "encode_users"),
     ]
     assert found[2].cutoff == later
+
+
+def test_a_validation_that_was_cut_short_is_due_where_a_retention_settled_the_day(writable: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days that look back on it are refused until it ends, so the plan has to name it."""
+    monkeypatch.setattr(plan_days, "_settled", lambda context, days, features: dict.fromkeys(days, DAILY_STAGES))
+    assert due(writable) == []
+    validate_sources._announce(writable, Days(FIRST, FIRST))
+    assert due(writable) == [(FIRST, "validate_sources", "was cut short")]
+
+
+def test_a_validation_that_nobody_can_be_asked_about_is_no_gate(published: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another try may find it ended: on an object store, which has no locks, and where a living one takes too long."""
+    elsewhere = replace(published, lake=Lakehouse(published.spark, "s3a://bucket/lake"))
+    with pytest.raises(Infrastructure, match="2024-01-03 runs, or was cut short"):
+        build_user_features._wait_for(elsewhere, Days(SECOND, SECOND), LAST, "bill", 0, time.monotonic())
+    monkeypatch.setattr(build_user_features, "is_being_validated", lambda lake, ds: True)
+    with pytest.raises(Infrastructure, match="2024-01-03 has not ended for 3600 s"):
+        build_user_features._wait_for(published, Days(SECOND, SECOND), LAST, "bill", 0, time.monotonic() - 1)

@@ -86,10 +86,13 @@ def test_block_report_counts_a_shared_codebook_once(quantizer: RqKmeans) -> None
     assert [report["dead_codes"] for report in reports[1:]] == [0, 8]
 
 
+NAMES = ("bill", "app")
+
+
 def test_shared_codes_are_reported_over_all_their_sources(quantizer: RqKmeans) -> None:
     """A code is dead only where no source has it; error and collisions are those of all slices, and sources never collide."""
     alike, held_out = [_x(1), _x(1)], [_x(3), _x(2)]
-    (report,) = shared_reports(alone(quantizer), alike, held_out, ("bill", "app"))
+    (report,) = shared_reports(alone(quantizer), block_reports(alone(quantizer), alike, NAMES), held_out, NAMES)
     codes = assign(quantizer, alike)
     used = len(set(codes[0][:, 0].tolist()) | set(codes[1][:, 0].tolist()))
     assert (report["sources"], report["level"], report["dead_codes"]) == (["bill", "app"], 1, 8 - used)
@@ -99,5 +102,5 @@ def test_shared_codes_are_reported_over_all_their_sources(quantizer: RqKmeans) -
     assert report["unique_sequence_rate"] == pytest.approx(np.mean([source["unique_sequence_rate"] for source in apart]))
     assert report["collision_rate"] == pytest.approx(np.mean([source["collision_rate"] for source in apart]))
     empty = [_x(1)[:0]] * 2
-    (nothing,) = shared_reports(alone(quantizer), empty, empty, ("bill", "app"))
+    (nothing,) = shared_reports(alone(quantizer), block_reports(alone(quantizer), empty, NAMES), empty, NAMES)
     assert (nothing["dead_codes"], nothing["relative_squared_error"], nothing["margin_quantiles"]) == (8, 0.0, [])
