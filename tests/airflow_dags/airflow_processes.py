@@ -54,6 +54,7 @@ class FakeRun:
     refused: str | None  # why there was no run
     state: str = ""
     tasks: dict[str, dict[str, Any]]  # task id -> state, tries
+    mapped: list[str]  # those of one mapped task, by index: the order in which the scheduler starts them, but not `airflow dags test`
 
 
 def case(dag: str, logical_date: str | None, conf: dict[str, Any], *, fail: str = "none 0 0") -> dict[str, Any]:

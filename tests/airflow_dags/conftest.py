@@ -42,4 +42,4 @@ def runs(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     asked = {name: case | {"env": case["env"] | common | {"FAKE_LOG": str(logs[name])}} for name, case in CASES.items()}
     answers = airflow.ask("run", folder, asked)
     calls = {name: log.read_text().splitlines() if log.exists() else [] for name, log in logs.items()}
-    return {name: FakeRun(calls=calls[name], **({"tasks": {}} | answer)) for name, answer in answers.items()}
+    return {name: FakeRun(calls=calls[name], **({"tasks": {}, "mapped": []} | answer)) for name, answer in answers.items()}

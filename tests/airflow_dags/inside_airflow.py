@@ -63,8 +63,10 @@ def ran(case: dict[str, Any]) -> dict[str, Any]:
         run = dag.test(logical_date=logical_date, run_conf=case["conf"])
     except Exception as error:  # the answer of cases that must not run
         return {"refused": f"{type(error).__name__}: {error}"}
-    instances = {named(instance): {"state": str(instance.state), "tries": instance.try_number} for instance in run.get_task_instances()}
-    return {"refused": None, "state": str(run.state), "tasks": instances}
+    instances = sorted(run.get_task_instances(), key=lambda instance: instance.map_index)
+    tasks = {named(instance): {"state": str(instance.state), "tries": instance.try_number} for instance in instances}
+    mapped = [named(instance) for instance in instances if instance.map_index >= 0]
+    return {"refused": None, "state": str(run.state), "tasks": tasks, "mapped": mapped}
 
 
 def named(instance: Any) -> str:
