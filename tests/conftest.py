@@ -33,7 +33,7 @@ from u2qt_model import presets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = Days(date(2024, 1, 1), date(2024, 1, 3))  # the days of the fixtures below
-FEW_SOURCES = ("bill", "app", "profile")
+FEW_SOURCES = ("bill", "search", "profile")
 
 
 settings.register_profile("any-machine", deadline=None)  # a busy machine is slow, not wrong

@@ -44,6 +44,12 @@ KEEP_ONE = Keep(source_days=1, feature_days=1, staged_days=1)
 
 
 @pytest.fixture
+def published(published_few: Context) -> Context:
+    """Three sources are enough here, and half the time."""
+    return published_few
+
+
+@pytest.fixture
 def reader() -> Iterator[subprocess.Popen[bytes]]:
     """Another process, which may hold a lease."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
@@ -138,7 +144,7 @@ def test_without_retention_the_lakehouse_must_be_empty_of_others(
 
 def test_compaction_keeps_rows_and_stages_skip_afterwards(writable: Context) -> None:
     """Few files, the same sums, nothing due; features and stage keep their very files; row counts stay in Delta's statistics."""
-    lake, names = writable.lake, ("user_tokens", "user_features", "source_app", "staged_user_tokens")
+    lake, names = writable.lake, ("user_tokens", "user_features", "source_search", "staged_user_tokens")
     second = Where(days=Days(SECOND, SECOND))
     lake.replace("user_tokens", lake.read("user_tokens").where("ds = '2024-01-02'").repartition(6), second, {})
     before, ledger = sums(writable, *names), lake.read("runs").count()
@@ -179,7 +185,7 @@ def test_days_older_than_those_kept_go_and_are_not_planned(writable: Context) ->
     lake = writable.lake
     tokens = sums(writable, "user_tokens")
     done = maintain_lakehouse.run(writable, KEEP_ONE)
-    assert {removed.table for removed in done.removed} >= {"source_app", "quarantine_app", "user_features", "staged_user_tokens"}
+    assert {removed.table for removed in done.removed} >= {"source_search", "quarantine_search", "user_features", "staged_user_tokens"}
     assert all(removed.through == SECOND and removed.rows > 0 for removed in done.removed)
     for table in ("user_features", "staged_user_tokens"):
         assert {row.ds for row in lake.read(table).select("ds").distinct().collect()} == {LAST}
@@ -229,7 +235,7 @@ def test_a_removal_is_noted_before_it_happens(writable: Context, monkeypatch: py
         with pytest.raises(KeyboardInterrupt):
             maintain_lakehouse.run(writable, KEEP_ONE)
     assert due(writable) == []
-    assert retention.removed_through(writable)["source_app"] == SECOND
+    assert retention.removed_through(writable)["source_search"] == SECOND
     assert {removed.table for removed in maintain_lakehouse.run(writable, KEEP_ONE).removed} > {"user_features"}
 
 
@@ -269,7 +275,7 @@ def test_nothing_goes_where_nothing_is_published(ready: Context) -> None:
 def test_a_profile_without_a_bound_to_its_look_back_keeps_every_row(published: Context) -> None:
     """With a bound it keeps that many days more than the others."""
     found = {removal.table: removal.through for removal in retention.removals(published, Keep(source_days=1))}
-    assert (found["source_app"], found["source_profile"]) == (SECOND, SECOND - timedelta(days=30))
+    assert (found["source_search"], found["source_profile"]) == (SECOND, SECOND - timedelta(days=30))
     sources = tuple(s.model_copy(update={"lookback_days": None}) if s.kind == "profile" else s for s in published.catalog.sources)
     unbounded = replace(published, catalog=published.catalog.model_copy(update={"sources": sources}))
     assert "source_profile" not in {removal.table for removal in retention.removals(unbounded, Keep(source_days=1))}
@@ -281,7 +287,7 @@ def test_a_dry_run_says_it_all_and_writes_nothing(writable: Context) -> None:
     before = data_files(writable)
     found = maintain_lakehouse.run(writable, KEEP_ONE, retain_hours=0, small_files=1, dry_run=True)
     assert data_files(writable) == before
-    assert {removed.table for removed in found.removed} >= {"source_app", "user_features"}
+    assert {removed.table for removed in found.removed} >= {"source_search", "user_features"}
     assert found.crowded["runs"] == 1
     assert found.after == {}
     assert found.before["user_tokens"].dead_files == 1
@@ -361,7 +367,7 @@ def test_the_command_takes_days_per_kind_of_table(writable: Context, capsys: pyt
     assert cli.call(["plan", *where, "--from", "2024-01-01", "--to", "2024-01-03", "--cutoff", "2023-01-01T00:00:00+00:00"]) == 0
     said = capsys.readouterr().out
     assert "nothing to do" in said
-    assert "removed by retention, up to 2024-01-02: quarantine_app" in said
+    assert "removed by retention, up to 2024-01-02: quarantine_search" in said
     assert cli.call(["maintain", *where, "--keep-token-days", "30"]) == 20
 
 

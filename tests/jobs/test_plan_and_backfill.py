@@ -54,7 +54,7 @@ def test_a_day_never_run_needs_every_stage(writable: Context) -> None:
 
 def test_changed_rows_definitions_and_failures_are_named(writable: Context) -> None:
     """Each on the day and stage where it is; a comment is no change."""
-    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('source_app')}` WHERE ds = '2024-01-02'").collect()
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('source_search')}` WHERE ds = '2024-01-02'").collect()
     assert due(writable)[0] == (SECOND, "build_user_features", "rows changed in app")
     assert {ds for ds, _, _ in due(writable)} == {SECOND}
     bill, *others = writable.catalog.sources

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.context import Context
-from jobs.delta_tables import Lakehouse
+from benchmarks import kill_lake
+from benchmarks.kill_lake import Prepared
 
 
 @pytest.mark.parametrize(
@@ -28,22 +28,22 @@ from jobs.delta_tables import Lakehouse
             "memory",
         ),
         (  # Python workers with 150 MiB of address space, which don't even hold their libraries
-            ("encode", "--ds", "2024-01-03", "--force", "--conf", "spark.executor.pyspark.memory=300m", "--master", "local[2]"),
+            ("encode", "--ds", "2024-01-02", "--force", "--conf", "spark.executor.pyspark.memory=300m", "--master", "local[2]"),
             "Python",
         ),
     ],
     ids=["no start", "heap", "worker"],
 )
-def test_too_little_memory_ends_clearly(published: Context, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    """Exit 30, the setting to raise, no stack; the lakehouse stays readable and its tokens what they were."""
-    root = tmp_path / "lake"
-    shutil.copytree(published.lake.root, root)
-    before = published.lake.version("user_tokens")
-    ended = subprocess.run([sys.executable, "-m", "jobs.cli", *arguments, "--root", str(root)], capture_output=True, text=True, check=False, timeout=400)
+def test_too_little_memory_ends_clearly(tasks: dict[str, Prepared], tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    """Exit 30, the setting to raise, no stack; no table has changed, and every file that they name is there."""
+    root, task = tmp_path / "lake", tasks["day"]
+    shutil.copytree(task.template, root)
+    where = ["--root", str(root), "--catalog", str(task.catalog)]
+    ended = subprocess.run([sys.executable, "-m", "jobs.cli", *arguments, *where], capture_output=True, text=True, check=False, timeout=400)
     assert ended.returncode == 30, ended.stderr[-3000:]
     assert said in ended.stderr, ended.stderr[-3000:]
     assert "memory" in ended.stderr
     assert "\tat " not in ended.stderr, ended.stderr[-3000:]
     assert "Traceback" not in ended.stderr, ended.stderr[-3000:]
-    assert published.spark.read.format("delta").load(str(root / "user_tokens")).count() == published.lake.read("user_tokens").count()
-    assert Lakehouse(published.spark, str(root)).version("user_tokens") == before
+    assert kill_lake.digests(root) == task.before
+    assert kill_lake.unreadable_files(root) == []
