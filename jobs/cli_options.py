@@ -130,7 +130,7 @@ def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") 
         key_file: str | None,
         **kwargs: Any,
     ) -> Any:
-        from jobs import event_log, leases, lineage
+        from jobs import event_log, leases, ledger, lineage, machine_faults
         from jobs.context import Context
         from jobs.delta_tables import Lakehouse
         from jobs.session import build_session
@@ -144,8 +144,10 @@ def with_spark(function: Callable[..., Any], *, alone: Alone | AloneFor = "no") 
             try:
                 lake = Lakehouse(spark, root)
                 wish = alone(kwargs) if callable(alone) else alone
-                with leases.held(lake, purpose, name, exclusive=wish == "always" or (wish == "where possible" and lake.is_local)):
-                    return function(Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name, forget_key=key_file), *args, **kwargs)
+                exclusive = wish == "always" or (wish == "where possible" and lake.is_local)
+                context = Context(spark=spark, lake=lake, catalog=declared, input_root=input, run_id=name, forget_key=key_file)
+                with machine_faults.told(lambda: ledger.room(context)), leases.held(lake, purpose, name, exclusive=exclusive):
+                    return function(context, *args, **kwargs)
             finally:
                 spark.stop()
 

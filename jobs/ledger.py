@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -23,11 +24,10 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from jobs import event_log, lineage
+from jobs import event_log, lineage, machine_faults
 from jobs.context import Context
 from jobs.day_states import DayState
 from jobs.endings import is_expected, words_of
-from jobs.machine_faults import infrastructure_of
 from schemas.keys import Days
 from schemas.passwords import SECRET_KEY
 
@@ -93,7 +93,7 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
     try:
         yield record
     except BaseException as error:
-        fault = infrastructure_of(error, lambda: _room(context))
+        fault = machine_faults.infrastructure_of(error, lambda: room(context))
         _note_error(context, record, fault or error, version)
         record.seconds = time.perf_counter() - clock
         _append_if_possible(context, record, started)
@@ -109,13 +109,8 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
 
 def _append_or_say_why(context: Context, record: StageRecord, started: datetime) -> None:
     """A stage without its row is not done: the machine's lack is named here, and a repetition does the work again."""
-    try:
+    with machine_faults.told(lambda: room(context)):
         _append(context, record, started)
-    except Exception as error:
-        fault = infrastructure_of(error, lambda: _room(context))
-        if fault is not None:
-            raise fault from error
-        raise
 
 
 def _note_error(context: Context, record: StageRecord, error: BaseException, version: str | None) -> None:
@@ -141,12 +136,14 @@ def _secrets(context: Context) -> list[str]:
         return []
 
 
-def _room(context: Context) -> dict[str, str]:
-    """How full the folders are that a stage writes to, as this process sees them."""
+def room(context: Context) -> dict[str, str]:
+    """How full the folders are that a command writes to, as this process sees them."""
     scratch = context.spark.conf.get("spark.local.dir", tempfile.gettempdir()) or tempfile.gettempdir()
     folders = {"scratch": scratch.split(",")[0], **({"lakehouse": context.lake.root} if context.lake.is_local else {})}
     found = {}
     for place, folder in folders.items():
+        if not Path(folder).exists():
+            continue  # the lakehouse, before its `init`
         usage = shutil.disk_usage(folder)
         found[f"{place} {folder}"] = f"{usage.free / 2**20:,.1f} of {usage.total / 2**20:,.1f} MiB free"
     return found

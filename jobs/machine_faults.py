@@ -7,6 +7,7 @@ Right input on the wrong machine is no bug and no fault of the input: the comman
 import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.errors import Infrastructure, U2qtError
@@ -81,6 +82,18 @@ ERRNOS = {
     errno.EPERM: "(Permission denied)",
 }
 PATH = re.compile(r"(?:(?<=[\s'\"(])|\A)(?:file:)?(/[^\s'\"():]+)")
+
+
+@contextmanager
+def told(room: Callable[[], Mapping[str, str]]) -> Iterator[None]:
+    """A fault of the machine leaves the block as `Infrastructure`, which says how full the folders of `room` are; other errors as they are."""
+    try:
+        yield
+    except Exception as error:
+        fault = infrastructure_of(error, room)
+        if fault is None:
+            raise
+        raise fault from error
 
 
 def infrastructure_of(error: BaseException, room: Callable[[], Mapping[str, str]] = dict) -> Infrastructure | None:

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
+
+from benchmarks import kill_lake
+from benchmarks.kill_lake import Prepared
+from jobs.context import Context
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).with_name("inside_airflow.py")
@@ -101,3 +106,20 @@ CASES = {
     "shell as cutoff": backfill({"cutoff": "2024-02-01; touch x"}, "[]"),
     "training without days": case("u2qt_train", None, {"tokenizer_version": "v2"}),
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RealLake:
+    """A lakehouse for the real command: two published days, the second with late rows, and the input of a third."""
+
+    root: Path
+    task: Prepared
+    command: Path  # u2qt with settings for tiny queries
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Of the workers' environment."""
+        return {"U2QT_BIN": str(self.command), "U2QT_ROOT": str(self.root), "U2QT_INPUT": str(self.task.raw), "U2QT_CATALOG": str(self.task.catalog)}
+
+    def context(self, spark: SparkSession) -> Context:
+        return kill_lake.context_of(spark, self.root, self.task.raw, self.task.catalog, "looking")

@@ -1,10 +1,17 @@
 """Fixtures: Airflow in its own environment, driven by subprocess, with one database for all of these tests."""
 
 import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_processes import CASES, FAKE, REPOSITORY, Airflow, FakeRun, airflow_bin, said
+from airflow_processes import CASES, FAKE, REPOSITORY, Airflow, FakeRun, RealLake, airflow_bin, said
+
+from benchmarks.kill_lake import Prepared
+from benchmarks.kill_victim import FAST_START
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +50,14 @@ def runs(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     answers = airflow.ask("run", folder, asked)
     calls = {name: log.read_text().splitlines() if log.exists() else [] for name, log in logs.items()}
     return {name: FakeRun(calls=calls[name], **({"tasks": {}, "mapped": []} | answer)) for name, answer in answers.items()}
+
+
+@pytest.fixture
+def lake(tasks: dict[str, Prepared], tmp_path: Path) -> RealLake:
+    """With the real u2qt behind a script that adds Spark settings, as the daily DAG's `doc_md` says one may."""
+    root, command = tmp_path / "lake", tmp_path / "u2qt_small"
+    shutil.copytree(tasks["day"].template, root)
+    settings = [word for name, value in FAST_START.items() for word in ("--conf", f"{name}={value}")]
+    command.write_text(f'#!/bin/sh\nexec "{Path(sys.executable).with_name("u2qt")}" "$@" --master "local[2]" {shlex.join(settings)}\n')
+    command.chmod(0o755)
+    return RealLake(root=root, task=tasks["day"], command=command)

@@ -1,7 +1,14 @@
-"""u2qt_backfill, run by Airflow with a command that only writes down its arguments and prints a plan."""
+"""u2qt_backfill, run by Airflow with a command that only writes down its arguments and prints a plan, and once for two real days."""
+
+import json
 
 import pytest
-from airflow_processes import FakeRun
+from airflow_processes import Airflow, FakeRun, RealLake, said
+from pyspark.sql import SparkSession
+
+from benchmarks.kill_lake import FIRST, SECOND, THIRD
+from jobs import plan_days
+from schemas.keys import Days
 
 PLANNED = "[plan][--from][2024-01-01][--to][2024-01-05][--format][days]"
 
@@ -73,3 +80,17 @@ def test_wrong_parameters_are_refused(runs: dict[str, FakeRun], name: str, param
     """Before any task."""
     assert f"ParamValidationError: Invalid input for param {parameter}" in (runs[name].refused or "")
     assert runs[name].calls == []
+
+
+def test_two_real_days_are_done(airflow: Airflow, spark: SparkSession, lake: RealLake) -> None:
+    """Late rows of the first day and the whole third one; the second is due then, for the third's delivery has rows of it."""
+    context, asked = lake.context(spark), Days(FIRST, THIRD)
+    assert {entry.ds for entry in plan_days.run(context, asked)} == {FIRST, THIRD}
+    conf = json.dumps({"from": str(FIRST), "to": str(THIRD)})
+    ended = airflow.run("airflow", "dags", "test", "u2qt_backfill", "--conf", conf, **lake.settings)
+    assert ended.returncode == 0, said(ended)
+    assert {entry.ds for entry in plan_days.run(context, asked)} == {SECOND}
+    tokens, features = (context.lake.read(table).where(f"ds = '{THIRD}'").count() for table in ("user_tokens", "user_features"))
+    assert tokens == features > 0
+    published = context.lake.read("runs").where("stage = 'publish_tokens' AND run_id NOT IN ('prepare', 'third')")
+    assert {(row.ds_from, row.ds_to, row.status) for row in published.collect()} == {(FIRST, FIRST, "done"), (THIRD, THIRD, "done")}

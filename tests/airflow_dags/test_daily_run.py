@@ -1,33 +1,12 @@
 """u2qt_daily, run by Airflow: with a command that only writes down its arguments, and once for a real day."""
 
-import shlex
-import shutil
-import sys
-from datetime import date
-from pathlib import Path
-
 import pytest
-from airflow_processes import Airflow, FakeRun, said
+from airflow_processes import Airflow, FakeRun, RealLake, said
 from pyspark.sql import SparkSession
 
-from jobs import DAILY_STAGES, build_user_features, create_views, promote_tokenizer, query_sql, train_tokenizer, validate_sources
-from jobs.context import Context
-from jobs.delta_tables import Lakehouse
-from schemas.catalog import Catalog
-from schemas.keys import Days
-from u2qt_model import presets
+from jobs import DAILY_STAGES, create_views, query_sql
 
 VERBS = [stage.split("_")[0] for stage in DAILY_STAGES]
-LEARNT = Days(date(2024, 1, 1), date(2024, 1, 2))
-# compiling each of many tiny queries would be most of the time
-TINY_QUERIES = (
-    "spark.driver.memory=2g",
-    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-    "spark.sql.shuffle.partitions=2",
-    "spark.sql.codegen.wholeStage=false",
-    "spark.sql.codegen.factoryMode=NO_CODEGEN",
-    "spark.databricks.delta.snapshotPartitions=1",
-)
 
 
 def calls(ds: str, verbs: list[str] = VERBS) -> list[str]:
@@ -96,38 +75,15 @@ def test_infrastructure_is_not_tried_for_ever(runs: dict[str, FakeRun]) -> None:
     assert run.state == "failed"
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Path:
-    """The real u2qt behind a script that adds Spark settings, as `doc_md` says one may."""
-    made = tmp_path / "u2qt_small"
-    settings = [word for setting in TINY_QUERIES for word in ("--conf", setting)]
-    made.write_text(f'#!/bin/sh\nexec "{Path(sys.executable).with_name("u2qt")}" "$@" --master "local[2]" {shlex.join(settings)}\n')
-    made.chmod(0o755)
-    return made
-
-
-@pytest.fixture
-def trained(spark: SparkSession, default_catalog: Catalog, empty_lake: Path, simulated: Path, tmp_path: Path) -> Context:
-    """A lakehouse with two built days and a promoted tokenizer; the third day is delivered and nothing else."""
-    root = tmp_path / "lake"
-    shutil.copytree(empty_lake, root)
-    context = Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=default_catalog, input_root=str(simulated / "raw"), run_id="before")
-    validate_sources.run(context, LEARNT)
-    build_user_features.run(context, LEARNT)
-    train_tokenizer.run(context, LEARNT, "v1", presets.tiny())
-    promote_tokenizer.run(context, "v1", "the first")
-    return context
-
-
-def test_a_delivered_day_becomes_published_tokens(airflow: Airflow, trained: Context, command: Path) -> None:
+def test_a_delivered_day_becomes_published_tokens(airflow: Airflow, spark: SparkSession, lake: RealLake) -> None:
     """`airflow dags test` with the real command: five stages, one published row per feature row, readable in SQL."""
-    settings = {"U2QT_BIN": str(command), "U2QT_ROOT": trained.lake.root, "U2QT_INPUT": trained.input_root}
-    ended = airflow.run("airflow", "dags", "test", "u2qt_daily", "2024-01-04", **settings)
+    ended = airflow.run("airflow", "dags", "test", "u2qt_daily", "2024-01-04", **lake.settings)
     assert ended.returncode == 0, said(ended)
-    ledger = trained.lake.read("runs").where("run_id <> 'before' AND ds_from = '2024-01-03' AND ds_to = '2024-01-03'").orderBy("started_at").collect()
+    context = lake.context(spark)
+    ledger = context.lake.read("runs").where("ds_from = '2024-01-03' AND ds_to = '2024-01-03'").orderBy("started_at").collect()
     assert [(row.stage, row.status) for row in ledger] == [(stage, "done") for stage in DAILY_STAGES]
-    create_views.run(trained)
-    published = query_sql.run(trained, "SELECT ds, count(*) AS users FROM user_tokens_current GROUP BY ds").collect()
-    built = trained.lake.read("user_features").where("ds = '2024-01-03'").count()
-    assert [(str(row.ds), row.users) for row in published] == [("2024-01-03", built)]
+    create_views.run(context)
+    published = query_sql.run(context, "SELECT count(*) AS users FROM user_tokens_current WHERE ds = '2024-01-03'").collect()
+    built = context.lake.read("user_features").where("ds = '2024-01-03'").count()
+    assert [row.users for row in published] == [built]
     assert built > 0
