@@ -27,6 +27,7 @@ from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered
 from jobs.staged_files import staged_files
 from schemas.audits import AUDITS
+from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 
 STAGE = "audit_tokens"
@@ -129,12 +130,15 @@ def _drift(context: Context, days: Days, registered: Registered, staged: DataFra
     past = sorted({day for compared in history.values() for day in compared} - set(days))
     published = context.lake.read("user_tokens", record.read["user_tokens"]).where(F.col("ds").isin(past))
     tokens = published.where(F.col("tokenizer_version") == registered.version).unionByName(staged)
-    delivered = context.lake.read("deliveries", record.read["deliveries"]).where(F.col("delivered_ds").isin([*past, *days]))
-    delivered = delivered.where(F.col("source").isin([source.name for source in context.catalog.events]))  # profiles come as changes or whole, as it suits
-    sums = delivered.groupBy("source", "delivered_ds").agg(F.sum("clean").alias("clean")).collect()
+    delivered = context.lake.read_declared(DELIVERIES, record.read["deliveries"]).where(F.col("delivered_ds").isin([*past, *days]))
+    events = delivered.where(F.col("source").isin([source.name for source in context.catalog.events]))  # profiles come as changes or whole, as it suits
+    sums = events.groupBy("source", "delivered_ds").agg(F.sum("clean").alias("clean")).collect()
     clean = {(row.source, row.delivered_ds): int(row.clean) for row in sums}
+    absent = delivered.select("source", "delivered_ds", "clean", F.explode("nulls").alias("column", "nulls")).groupBy("source", "column", "delivered_ds")
+    totals = absent.agg(F.sum("nulls").alias("nulls"), F.sum("clean").alias("rows")).collect()
+    nulls = {(row["source"], row["column"], row["delivered_ds"]): (int(row["nulls"]), int(row["rows"])) for row in totals}
     sizes = {(source["name"], level["level"]): int(level["codebook_size"]) for source in registered.layout["sources"] for level in source["levels"]}
-    return {day.ds: day for day in drift_gates.measured(tokens, history, sizes, clean, rules)}
+    return {day.ds: day for day in drift_gates.measured(tokens, history, sizes, clean, nulls, rules)}
 
 
 def _blocked(day: DayDrift, registered: Registered) -> list[str]:

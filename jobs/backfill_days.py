@@ -9,12 +9,13 @@ the same.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from jobs import audit_tokens, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.day_states import runs_of_days
+from jobs.registered_tokenizers import promoted_version
 from schemas.keys import Days
 
 DAYS_AT_ONCE = 7
@@ -43,6 +44,11 @@ def chunks(entries: list[plan_days.Entry], days_at_once: int) -> list[Chunk]:
     return sorted(found, key=lambda chunk: chunk.days.first)
 
 
+def run_ids(run_id: str) -> tuple[str, ...]:
+    """Of the passes of a backfill."""
+    return (run_id, *(f"{run_id}-{number}" for number in range(2, PASSES + 1)))
+
+
 def run(
     context: Context,
     days: Days,
@@ -52,15 +58,20 @@ def run(
     days_at_once: int = DAYS_AT_ONCE,
     tell: Callable[[Chunk, int, int], None] = lambda chunk, number, total: None,
 ) -> int:
-    """Days worked on. An error of a stage ends it; what was done before stands, and the next backfill starts there."""
+    """Days worked on. An error of a stage ends it; what was done before stands, and the next backfill starts there.
+
+    Each pass has a run id of its own, `run_id-2` from the second on: a day that two passes publish keeps the rows of the first.
+    """
     worked: set[date] = set()
-    for _ in range(PASSES):
-        entries = plan_days.run(context, days, version, cutoff)
+    named = version or promoted_version(context)  # once: a promotion meanwhile is for the next backfill
+    for done in range(PASSES):
+        passing = replace(context, run_id=run_ids(context.run_id)[done])
+        entries = plan_days.run(passing, days, version, cutoff)
         cut_short = [entry for entry in entries if entry.reason == plan_days.CUT_SHORT]
         planned = chunks(cut_short or entries, days_at_once)
         for number, chunk in enumerate(planned, start=1):
             tell(chunk, number, len(planned))
-            run_chunk(context, chunk, version)
+            run_chunk(passing, chunk, named)
             worked |= {*chunk.days}
         if all(validate_sources.STAGE not in chunk.stages for chunk in planned):
             break

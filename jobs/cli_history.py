@@ -96,5 +96,5 @@ def backfill(
     try:
         worked = backfill_days.run(context, days, tokenizer_version, cutoff=keys.moment(cutoff) if cutoff else None, days_at_once=days_at_once, tell=tell)
     finally:
-        print_run(context)
+        print_run(context, *backfill_days.run_ids(context.run_id))
     say(f"{days}: {worked} days worked on" if worked else f"{days}: nothing to do")

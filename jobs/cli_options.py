@@ -199,11 +199,12 @@ def staged(context: "Context", run: Callable[..., None], *args: Any, **options: 
         print_run(context)
 
 
-def print_run(context: "Context") -> None:
-    """What the ledger has of this run: stage, days, status, rows, seconds."""
+def print_run(context: "Context", *others: str) -> None:
+    """What the ledger has of this run, and of `others` by their ids: stage, days, status, rows, seconds."""
     if not context.lake.exists("runs"):
         return
-    rows = context.lake.read("runs").where(f"run_id = '{keys.version(context.run_id)}'").orderBy("started_at").collect()
+    runs = context.lake.read("runs")
+    rows = runs.where(runs["run_id"].isin(context.run_id, *others)).orderBy("started_at").collect()
     table = Table(title=f"run {context.run_id}", title_justify="left")
     for name in ("stage", "days", "status", "rows", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")

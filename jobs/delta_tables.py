@@ -165,13 +165,9 @@ class Lakehouse:
         if unknown:
             raise BadInput(f"table {table} in {self.root}: no column {', '.join(unknown)}, {ADD_COLUMNS}")
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
-        mark = uuid.uuid4().hex  # tells this commit from every other, those of the same run included
-        with self.commit_lock():
-            if self.is_local:
-                clear_unfinished(Path(path))
-            before = self.version(table)
+        with self.own_commit(table, metadata) as marked:
             try:
-                writer.option("userMetadata", json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)).save(path)
+                writer.option("userMetadata", marked).save(path)
             except (DeltaConcurrentModificationException, Py4JJavaError) as error:
                 conflict = conflict_of(error)
                 if conflict is None:
@@ -179,11 +175,25 @@ class Lakehouse:
                 raise CommitConflict(
                     f"table {table}: another process committed to the same days meanwhile ({conflict}); nothing of this write stands; run it again"
                 ) from None
+            return self.version(table)  # under the lock: of this write
+
+    @contextmanager
+    def own_commit(self, table: str, metadata: Mapping[str, object]) -> Iterator[str]:
+        """Yields `metadata` as text, with a mark that the block's one commit has to carry; looks for it afterwards.
+
+        The block runs under the commit lock. Raises `Infrastructure` when the table's log has the mark not exactly once.
+        """
+        path = self.require(table)
+        mark = uuid.uuid4().hex  # tells this commit from every other, those of the same run included
+        with self.commit_lock():
+            if self.is_local:
+                clear_unfinished(Path(path))
+            before = self.version(table)
+            yield json.dumps({**metadata, "commit": mark}, sort_keys=True, default=str)
             after = self.version(table)
             if after > before:  # no rows to append make no version
                 entries = entries_of_files(Path(path), before, after) if self.is_local else entries_of_history(self.spark, path, before, after)
                 require_once(table, entries, mark)
-            return after
 
     def active_files(self, table: str, version: int, where: Where | None = None) -> list[ActiveFile]:
         """The snapshot's files with their row counts. Driver memory grows with files, never with rows."""

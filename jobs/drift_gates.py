@@ -6,6 +6,7 @@ and level. A day of a chunk is compared as if the days before it in the chunk we
     users          users with tokens: 1 - smaller / larger, so that halving and doubling are both 0.5; against the last day before, or
                    the same weekday a week before where that is nearer
     clean_rows     the same of an event source's clean rows
+    null_values    share of a source's clean rows without a value, per nullable column: difference from the trailing days together
     absent_slices  share of users without the source: difference from the trailing days together
     code_usage     PSI of a source's codes of one level against the trailing days together, above what sampling alone gives
 """
@@ -13,7 +14,7 @@ and level. A day of a chunk is compared as if the days before it in the chunk we
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ WEEK = timedelta(days=7)
 Sizes = Mapping[tuple[str, int], int]  # codebook size by source and level
 History = Mapping[date, tuple[date, ...]]  # day to the days it is compared with, oldest first
 Counts = Mapping[tuple[str, date], int]  # rows by source and day
+Nulls = Mapping[tuple[str, str, date], tuple[int, int]]  # rows without a value, and rows, by source, column and day
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +44,10 @@ class Measure:
     found: float  # the day's count or share; for code_usage its slices
     usual: float  # the same of the days compared with
     severity: str
+    column: str | None = None
 
     def __str__(self) -> str:
-        where = "".join(f" {part}" for part in (self.source, self.level and f"level {self.level}") if part)
+        where = "".join(f" {part}" for part in (self.source, self.column, self.level and f"level {self.level}") if part)
         return f"{self.gate}{where}: {self.value:.3f} ({self.found:g}, before {self.usual:g})"
 
 
@@ -103,7 +106,9 @@ def change(found: float, usual: float) -> float:
     return 1 - min(found, usual) / larger if larger else 0.0
 
 
-def day_measures(ds: date, before: Sequence[date], present: Mapping[date, Row], clean: Counts, usage: Sequence[Row], rules: DriftRules) -> list[Measure]:
+def day_measures(
+    ds: date, before: Sequence[date], present: Mapping[date, Row], clean: Counts, nulls: Nulls, usage: Sequence[Row], rules: DriftRules
+) -> list[Measure]:
     """Every gate on one day. Nothing where there is no day before; then nothing is known of yesterday."""
     if not before:
         return []
@@ -117,6 +122,7 @@ def day_measures(ds: date, before: Sequence[date], present: Mapping[date, Row], 
         usual = [clean[source, day] for day in yesterdays if (source, day) in clean]
         if usual:
             measures.append(_volume("clean_rows", source, clean.get((source, ds), 0), usual, rules))
+    measures += _null_measures(ds, before, nulls, rules)
     users = sum(row["users"] for row in past)
     for source in sources if now["users"] else []:
         found, usually = (1 - n / of for n, of in ((now[source], now["users"]), (sum(row[source] for row in past), users)))
@@ -125,6 +131,20 @@ def day_measures(ds: date, before: Sequence[date], present: Mapping[date, Row], 
         enough = min(row.found, row.usual)
         value = max(0.0, row.psi - row.noise) if enough else 0.0
         measures.append(_judged("code_usage", row.source, row.level, value, (row.found, row.usual), enough, rules))
+    return measures
+
+
+def _null_measures(ds: date, before: Sequence[date], nulls: Nulls, rules: DriftRules) -> list[Measure]:
+    """Of every column that is known on the day and before it."""
+    measures = []
+    for source, column in sorted({(source, column) for source, column, _ in nulls}):
+        absent, rows = nulls.get((source, column, ds), (0, 0))
+        past = [nulls[source, column, day] for day in before if (source, column, day) in nulls]
+        absent_before, rows_before = (sum(part) for part in zip(*past, strict=True)) if past else (0, 0)
+        if rows and rows_before:
+            numbers = (absent / rows, absent_before / rows_before)
+            judged = _judged("null_values", source, None, abs(numbers[0] - numbers[1]), numbers, min(rows, rows_before), rules)
+            measures.append(replace(judged, column=column))
     return measures
 
 
@@ -172,7 +192,7 @@ class DayDrift:
         return json.dumps(facts | {"measures": [asdict(measure) for measure in self.measures]})
 
 
-def measured(tokens: DataFrame, history: History, sizes: Sizes, clean: Counts, rules: DriftRules) -> list[DayDrift]:
+def measured(tokens: DataFrame, history: History, sizes: Sizes, clean: Counts, nulls: Nulls, rules: DriftRules) -> list[DayDrift]:
     """Every day of `history`, from the tokens of those days and of the days compared with."""
     sources = list(dict.fromkeys(source for source, _ in sizes))
     present = {row.ds: row for row in presence(tokens, sources).collect()}
@@ -185,7 +205,7 @@ def measured(tokens: DataFrame, history: History, sizes: Sizes, clean: Counts, r
             compared_with=days,
             trailing_days=rules.trailing_days,
             rules_hash=rules_hash,
-            measures=tuple(day_measures(ds, days, present, clean, [row for row in usage if row.ds == ds], rules)),
+            measures=tuple(day_measures(ds, days, present, clean, nulls, [row for row in usage if row.ds == ds], rules)),
         )
         for ds, days in history.items()
     ]

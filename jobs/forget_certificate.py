@@ -18,6 +18,7 @@ NOT_COVERED = (
     "tokens that other systems have read before",
     "mentions of a user in free text of other users' rows",
     "trained checkpoints: codewords are means over slices and hold no id; one of a single slice is that slice's vector (train anew to be rid of it)",
+    "a training by torchrun that was under way (`u2qt train --job`): it holds no lease; start it anew, and delete checkpoints/.V.training and .V.trained-*",
     "row hashes in audits of days that failed, which say nothing without the rows",
 )
 

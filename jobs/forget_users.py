@@ -189,6 +189,7 @@ def _count_again(context: Context, days: tuple[date, ...]) -> None:
     differs = (F.col("t.clean") != F.col("s.clean")) | (F.col("t.quarantined") != F.col("s.quarantined"))
     forgotten = F.col("t.rows_in") - F.col("t.duplicates") - F.col("s.clean") - F.col("s.quarantined")
     changes: dict[str, str | Column] = {"clean": F.col("s.clean"), "quarantined": F.col("s.quarantined"), "forgotten": forgotten}
+    changes["nulls"] = F.lit(None).cast("map<string,bigint>")  # of rows that are gone
     with context.lake.commit_lock():
         target = DeltaTable.forPath(context.spark, context.lake.require("deliveries")).alias("t")
         target.merge(now, same).whenMatchedUpdate(condition=differs, set=changes).execute()

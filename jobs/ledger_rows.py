@@ -56,7 +56,8 @@ def drift_counts(drift: str | None) -> tuple[int, int]:
 def _drift_line(measure: Mapping[str, Any]) -> str:
     level = f" level {measure['level']}" if measure["level"] else ""
     source = f" of {measure['source']}" if measure["source"] else ""
-    return f"{measure['severity']} {measure['gate']}{source}{level}: {measure['value']:.3f} ({measure['found']:,.6g}, before {measure['usual']:,.6g})"
+    column = f" {measure['column']}" if measure.get("column") else ""  # absent in audits of an earlier release
+    return f"{measure['severity']} {measure['gate']}{source}{column}{level}: {measure['value']:.3f} ({measure['found']:,.6g}, before {measure['usual']:,.6g})"
 
 
 def _noted(detail: str | None, name: str) -> str:

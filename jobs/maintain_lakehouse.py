@@ -9,7 +9,6 @@ over the files that it began with) and staged_user_tokens (an audit is of files,
 the stages skip it afterwards as before. What a lease may be reading stays: see `Horizon`.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -164,7 +163,7 @@ def _remove(context: Context, removal: Removal, record: StageRecord) -> None:
 
 
 def _compact(context: Context, known: list[Table], small_files: int) -> dict[str, tuple[int, int]]:
-    metadata = json.dumps({"run_id": context.run_id, "stage": STAGE})
+    metadata = {"run_id": context.run_id, "stage": STAGE}
     compacted: dict[str, tuple[int, int]] = {}
     for table in known:
         if table.name in NOT_COMPACTED:

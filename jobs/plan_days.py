@@ -17,6 +17,7 @@ from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, last_done
 from jobs.delta_tables import Where, on_days
 from jobs.gate_release import accepted_days
 from jobs.registered_tokenizers import Registered, find_registered
+from jobs.staged_files import staged_files
 from schemas.keys import Days
 
 OUTPUT_ROWS = dict(zip(DAILY_STAGES, ("rows_in", "user_features", "staged_user_tokens", "staged_user_tokens", "user_tokens"), strict=True))
@@ -27,7 +28,11 @@ LEDGER_ROWS = 50  # newest rows of a stage that its time is estimated from
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A stage of a day that has to run. `rows` and `seconds` are the ledger's: what the day had, what a day takes."""
+    """A stage of a day that has to run.
+
+    `rows`: the day's own, raw ones to validate, else users, as they are now; where there are none yet, the ledger's mean of a day.
+    `seconds`: the ledger's mean of a day.
+    """
 
     ds: date
     stage: str
@@ -57,6 +62,7 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
         available=_Available(context, days, known_by, built),
         features=sums_by_day(on_days(context.lake.read("user_features"), days), days),
         published=_published_rows(context, days, registered.version),
+        staged=staged_files(context, days, registered.version, context.lake.version("staged_user_tokens")),
         running=_running_days(context, days),
         accepted=set(accepted_days(context, days, registered)),
     )
@@ -65,10 +71,12 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     entries: list[Entry] = []
     for ds in days:
         found = _of_day(now, ds, [stage for stage in DAILY_STAGES if stage not in settled[ds] or (stage == validate_sources.STAGE and ds in now.running)])
-        if ds in elsewhere and not now.done("publish_tokens", ds):
+        if ds in elsewhere and not now.published[ds] and not now.done("publish_tokens", ds):
             found = [entry for entry in found if entry.stage not in TOKEN_STAGES]
         entries += found
-    return _estimated(context, entries)
+    delivered, users = _delivered_rows(context, days), {ds: _count(now.features[ds]) for ds in days}
+    own = {stage: delivered if stage == validate_sources.STAGE else users for stage in DAILY_STAGES}
+    return [replace(e, rows=own[e.stage].get(e.ds) or e.rows) for e in _estimated(context, entries)]
 
 
 def _settled(context: Context, days: Days, features: Mapping[date, str]) -> dict[date, tuple[str, ...]]:
@@ -94,6 +102,7 @@ class _Now:
     available: "_Available"
     features: Mapping[date, str]  # sums
     published: Mapping[date, int]  # rows
+    staged: Mapping[date, str]  # files
     running: Set[date]  # of delivery, whose validation began and did not end
     accepted: Set[date]  # blocked by the gates, and published with a person's reason
 
@@ -119,6 +128,8 @@ def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
         return CUT_SHORT, None
     if stage == "audit_tokens" and ds in now.accepted:
         return "", None
+    if stage == "audit_tokens" and _published_since(now, ds, attempt):
+        return "", None
     if attempt is None:
         return f"not yet encoded by {now.registered.version}" if stage == "encode_users" else "never ran", None
     if state is None:
@@ -127,15 +138,33 @@ def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
         return now.available.reason(ds, state, now.features[ds])
     if stage == "encode_users":
         return _difference(state, now.registered.fingerprint, {"user_features": now.features[ds]}), None
+    if stage == "audit_tokens":
+        return _audited_reason(now, ds, state), None
     if stage == "publish_tokens":
         return _published_reason(now, ds, state), None
-    return _difference(state, now.clean_rows if stage == "validate_sources" else now.gate, state.inputs), None
+    return _difference(state, now.clean_rows, state.inputs), None
+
+
+def _audited_reason(now: _Now, ds: date, state: DayState) -> str:
+    """An audit is of the day's features and of files: of those that are still to be published. What is published may have left the stage."""
+    published = now.done("publish_tokens", ds)
+    to_publish = published is None or _published_reason(now, ds, published)
+    files = now.staged[ds] if to_publish else state.inputs["staged_user_tokens"]
+    return _difference(state, now.gate, {"user_features": now.features[ds], "staged_user_tokens": files})
+
+
+def _published_since(now: _Now, ds: date, audit: Attempt | None) -> bool:
+    """Whether an audit that didn't pass is over, for the day was published with a person's reason; its staged rows may be gone since."""
+    published, state = now.attempts["publish_tokens"].get(ds), now.done("publish_tokens", ds)
+    if audit is None or audit.status == "done" or published is None or state is None:
+        return False
+    return published.started_at > audit.started_at and not _published_reason(now, ds, state)
 
 
 def _published_reason(now: _Now, ds: date, state: DayState) -> str:
     encoded = now.done("encode_users", ds)
     reason = _difference(state, now.registered.fingerprint, (encoded or state).outputs)
-    if reason or int(state.outputs["user_tokens"].partition(":")[0]) == now.published[ds]:
+    if reason or _count(state.outputs["user_tokens"]) == now.published[ds]:
         return reason
     return f"{now.published[ds]:,} rows published, it wrote others"
 
@@ -188,6 +217,16 @@ def _last_delivered(context: Context) -> date | None:
 def _running_days(context: Context, days: Days) -> set[date]:
     rows = on_days(context.lake.read("deliveries"), days, "delivered_ds").where(F.col("gate") == "running")
     return {row.delivered_ds for row in rows.select("delivered_ds").distinct().collect()}
+
+
+def _delivered_rows(context: Context, days: Days) -> dict[date, int]:
+    rows = on_days(context.lake.read("deliveries"), days, "delivered_ds").groupBy("delivered_ds").agg(F.sum("rows_in").alias("rows"))
+    return {row["delivered_ds"]: row["rows"] for row in rows.collect()}
+
+
+def _count(text: str) -> int:
+    """The rows of a sum's text."""
+    return int(text.partition(":")[0])
 
 
 def _published_rows(context: Context, days: Days, version: str) -> dict[date, int]:

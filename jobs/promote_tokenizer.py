@@ -2,7 +2,8 @@
 
 Reads `tokenizers`, `promotions`, the days of `user_tokens`; writes `promotions`. Key: seq. Idempotent on the version: the
 current one is not promoted again. Publishes nothing, so days that the version has not published would vanish from the current
-view: a promotion is refused while one of the last 90 is missing, unless somebody says why it may be.
+view, and days that were repaired since would be as before: a promotion is refused while one of the last 90 is, unless somebody
+says why it may be.
 """
 
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.context import Context
-from jobs.delta_tables import Where
+from jobs.day_states import sum_text, summed, sums_by_day
+from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, CommitConflict, GateRefused, Infrastructure
 from jobs.gate_release import one_line
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import find_registered, promoted_version
+from schemas.keys import Days
 from schemas.tokenizers import PROMOTIONS
 
 TRAILING = timedelta(days=90)  # what a user's sequence covers
@@ -31,7 +34,7 @@ class Promotion:
     seq: int
     changed: bool
     days: int  # published days of the version: with 0 the current view is empty
-    missing: int = 0  # days that the version before had published and this one had not
+    missing: int = 0  # days that the version before had published and this one had not, or not as they are now
 
     def __str__(self) -> str:
         became = "is now current" if self.changed else "was current already; nothing written"
@@ -74,9 +77,27 @@ def roll_back(context: Context, reason: str, allow_gap: str | None = None) -> Pr
 
 
 def gap(context: Context, version: str) -> list[date]:
-    """The days that stand between `version` and its promotion; none while no tokenizer is promoted."""
+    """The days that stand between `version` and its promotion, which it has not published or not as they are now; none while no tokenizer is promoted."""
     current = promoted_version(context)
-    return [] if current is None else missing_days(published_days(context, current), published_days(context, version))
+    if current is None:
+        return []
+    shown, mine = published_days(context, current), published_days(context, version)
+    both = [ds for ds in missing_days(shown, set()) if ds in mine]
+    return sorted({*missing_days(shown, mine), *_stale_days(context, current, version, both)})
+
+
+def _stale_days(context: Context, current: str, version: str, days: list[date]) -> list[date]:
+    """Those of `days` that `version` published from other features than `current` did and than there are now: a repair came between.
+
+    Reads ds and `row_hash` of the days' tokens and features; the driver sees a row per day and version.
+    """
+    if not days:
+        return []
+    span = Days(days[0], days[-1])
+    tokens = on_days(context.lake.read("user_tokens"), span).where(F.col("tokenizer_version").isin(current, version))
+    published = {(row["ds"], row["tokenizer_version"]): sum_text(row) for row in summed(tokens, "ds", "tokenizer_version").collect()}
+    features = sums_by_day(on_days(context.lake.read("user_features"), span), span)
+    return [ds for ds in days if published[ds, version] not in (published[ds, current], features[ds])]
 
 
 def published_days(context: Context, version: str) -> set[date]:
@@ -107,7 +128,8 @@ def _require_no_gap(version: str, missing: list[date], allow_gap: str | None) ->
         named = ", ".join(map(str, missing[:DAYS_NAMED])) + (f" and {len(missing) - DAYS_NAMED} more" if len(missing) > DAYS_NAMED else "")
         raise GateRefused(
             f"tokenizer {version}: not promoted, it has not published {len(missing)} of the current version's last {TRAILING.days} days ({named}), "
-            f"which would vanish from user_tokens_current; run `u2qt tokenizer shadow {version}`, or give --allow-gap REASON"
+            "or not as they are now: they would vanish from user_tokens_current, or lose late rows there; "
+            f"run `u2qt tokenizer shadow {version}`, or give --allow-gap REASON"
         )
     if allow_gap is not None:
         one_line("--allow-gap", allow_gap)

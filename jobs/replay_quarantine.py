@@ -1,15 +1,19 @@
 """replay_quarantine: quarantined rows of a delivery are validated again, after a fix of the declaration.
 
 Reads and writes quarantine_<name>, source_<name> and deliveries. Key: one distinct raw row of one delivery.
-Idempotent: rows that became clean are added unless the table has them already, so that a replay cut short can be repeated.
+Idempotent: rows that became clean are added unless the table has them already. Works under the day's lock, as a validation does;
+one that is cut short leaves the source's day `running`, which nothing is built of until the day is validated.
 """
+
+from functools import partial
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs import quality
+from jobs.changed_days import being_validated, held_days
 from jobs.context import Context
-from jobs.delta_tables import Where
+from jobs.delivery_gates import BLOCKED, PASSED, RUNNING, announce, null_counts, refusals
+from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.forgotten_ids import marked, required_key
 from jobs.ledger import StageRecord, record_stage
@@ -19,6 +23,8 @@ from schemas.deliveries import DELIVERIES
 from schemas.keys import Days
 from schemas.quarantine import quarantine_table_name
 from schemas.source_events import source_table_name
+
+STAGE = "replay_quarantine"
 
 
 def as_raw(quarantined: DataFrame, names: list[str]) -> DataFrame:
@@ -35,26 +41,34 @@ def not_yet_in(rows: DataFrame, table: DataFrame) -> DataFrame:
 
 
 def run(context: Context, delivery_id: str) -> dict[str, int]:
-    """Rows released and rows still refused. Raises `BadInput` when no quarantine knows the delivery."""
-    deliveries = context.lake.read_declared(DELIVERIES).where(F.col("delivery_id") == F.lit(delivery_id)).collect()
-    if not deliveries:
+    """Rows released and rows still refused.
+
+    Raises `BadInput` for an unknown delivery, `GateRefused` where its day's validation did not end or the gate blocks.
+    """
+    known = F.col("delivery_id") == F.lit(delivery_id)
+    found = context.lake.read_declared(DELIVERIES).where(known).select("source", "delivered_ds").collect()
+    if not found:
         raise BadInput(f"delivery {delivery_id!r}: not in table deliveries; `u2qt quarantine show` lists those with refused rows")
     totals = {"released": 0, "refused": 0}
-    for delivery in deliveries:
-        days = Days(delivery.delivered_ds, delivery.delivered_ds)
-        with record_stage(context, "replay_quarantine", days) as record:
-            _replay(context, context.catalog.source(delivery.source), delivery, days, record)
+    for source, ds in found:
+        days = Days(ds, ds)
+        with held_days(context.lake, days), record_stage(context, STAGE, days) as record, being_validated(context.lake, days):
+            same_day = (F.col("source") == F.lit(source)) & (F.col("delivered_ds") == F.lit(ds))
+            _replay(context, context.catalog.source(source), context.lake.read_declared(DELIVERIES).where(same_day).collect(), delivery_id, days, record)
             for name in totals:
                 totals[name] += record.rows[name]
     return totals
 
 
-def _replay(context: Context, source: Source, delivery: Row, days: Days, record: StageRecord) -> None:
+def _replay(context: Context, source: Source, deliveries: list[Row], delivery_id: str, days: Days, record: StageRecord) -> None:
+    """`deliveries`: all of the source's day, as they are now that no other process works on it."""
+    if any(delivery.gate == RUNNING for delivery in deliveries):
+        raise GateRefused(f"delivery {delivery_id}: the last validation of {days} did not end; run `u2qt validate --ds {days}`, which judges all its rows")
     table, refused = source_table_name(source.name), quarantine_table_name(source.name)
     where = Where(days=days, day_column="delivered_ds")
     metadata = {"run_id": context.run_id, "stage": record.stage}
-    held = context.lake.read(refused).where(F.col("delivered_ds") == F.lit(delivery.delivered_ds)).localCheckpoint()
-    mine = held.where(F.col("delivery_id") == F.lit(delivery.delivery_id))
+    held = on_days(context.lake.read(refused), days, "delivered_ds").localCheckpoint()
+    mine = held.where(F.col("delivery_id") == F.lit(delivery_id))
     names = [row.name for row in mine.select(F.explode(F.map_keys("raw")).alias("name")).distinct().orderBy("name").collect()]
     if not names:
         record.rows.update(released=0, refused=0)
@@ -63,41 +77,38 @@ def _replay(context: Context, source: Source, delivery: Row, days: Days, record:
     key = required_key(context)
     checked = marked(checked_rows(as_raw(mine, names), source, context.catalog), context, key).localCheckpoint()
     kept = checked.where(~F.col("forgotten"))
-    existing = context.lake.read(table).where(F.col("delivered_ds") == F.lit(delivery.delivered_ds))
-    released = not_yet_in(clean_rows(kept, source), existing).select("*", run_id)
-    record.written[table] = context.lake.append(table, released, metadata)
-    others = held.where(F.col("delivery_id") != F.lit(delivery.delivery_id))
+    released = not_yet_in(clean_rows(kept, source), on_days(context.lake.read(table), days, "delivered_ds")).select("*", run_id)
+    others = held.where(F.col("delivery_id") != F.lit(delivery_id))
     still = quarantined_rows(kept).select("*", run_id).unionByName(others)
+    announce(context, days, STAGE, source.name)
+    record.written[table] = context.lake.append(table, released, metadata)
     record.written[refused] = context.lake.replace(refused, still, where, metadata)
-    _recount(context, source, delivery, days, record, checked.where("forgotten").count())
+    _recount(context, source, deliveries, delivery_id, days, record, checked.where("forgotten").count())
 
 
-def _recount(context: Context, source: Source, delivery: Row, days: Days, record: StageRecord, theirs: int) -> None:
-    """The delivery's outcomes as the tables now have them, `theirs` rows of forgotten users gone; the gate is the suite's on the written version."""
+def _recount(context: Context, source: Source, deliveries: list[Row], delivery_id: str, days: Days, record: StageRecord, theirs: int) -> None:
+    """The delivery's outcomes as the tables now have them, `theirs` rows of forgotten users gone; the gate is that of a validation."""
     table, refused = source_table_name(source.name), quarantine_table_name(source.name)
-    delivered = F.col("delivered_ds") == F.lit(delivery.delivered_ds)
-    mine = delivered & (F.col("delivery_id") == F.lit(delivery.delivery_id))
-    written = context.lake.read(table, record.written[table]).where(delivered)
-    clean, quarantined = written.where(mine).count(), context.lake.read(refused, record.written[refused]).where(mine).count()
-    record.rows.update(released=clean - delivery.clean, refused=quarantined)
-    result = quality.evaluate(written, quality.load_suite(context.catalog.suites[source.name], f"expectations/sources/{source.name}.json"))
-    gate = "blocked" if result.failures else "passed"
-    rows = context.lake.read("deliveries").where((F.col("source") == source.name) & delivered).localCheckpoint()
-    forgotten = (delivery.forgotten or 0) + theirs
-    duplicates = F.when(mine, F.lit(delivery.rows_in - clean - quarantined - forgotten)).otherwise(F.col("duplicates"))
-    changed = rows.select(
-        "source",
-        "delivered_ds",
-        "delivery_id",
-        "rows_in",
-        F.when(mine, F.lit(clean)).otherwise(F.col("clean")).cast("bigint").alias("clean"),
-        F.when(mine, F.lit(quarantined)).otherwise(F.col("quarantined")).cast("bigint").alias("quarantined"),
-        duplicates.cast("bigint").alias("duplicates"),
-        F.lit(gate).alias("gate"),
-        F.lit(context.run_id).alias("run_id"),
-        F.when(mine, F.lit(forgotten)).otherwise(F.col("forgotten")).cast("bigint").alias("forgotten"),
+    clean, left = (
+        on_days(context.lake.read(name, record.written[name]), days, "delivered_ds").where(F.col("delivery_id") == F.lit(delivery_id))
+        for name in (table, refused)
     )
+    counted, quarantined = clean.agg(F.count(F.lit(1)).alias("rows"), null_counts(source, F.lit(True)).alias("nulls")).first(), left.count()
+    assert counted is not None, "an aggregate without groups has one row"
+    outcome = partial(_outcome, clean=counted["rows"], nulls=counted["nulls"], quarantined=quarantined, theirs=theirs)
+    rows = [outcome(delivery) if delivery.delivery_id == delivery_id else delivery for delivery in deliveries]
+    before = next(delivery.clean for delivery in deliveries if delivery.delivery_id == delivery_id)
+    record.rows.update(released=counted["rows"] - before, refused=quarantined)
+    lines = refusals(context, source, days, rows, record.written[table]).get(days.first, [])
+    written = context.lake.frame(DELIVERIES, [row.asDict() | {"gate": BLOCKED if lines else PASSED, "run_id": context.run_id} for row in rows])
     where = Where(days=days, day_column="delivered_ds", equals=(("source", source.name),))
-    record.written["deliveries"] = context.lake.replace("deliveries", changed, where, {"run_id": context.run_id, "stage": record.stage})
-    if result.failures:
-        raise GateRefused("\n".join(f"source {source.name}, {days}: {failure}" for failure in result.failures))
+    record.written["deliveries"] = context.lake.replace("deliveries", written, where, {"run_id": context.run_id, "stage": record.stage})
+    if lines:
+        raise GateRefused("\n".join(lines))
+
+
+def _outcome(delivery: Row, clean: int, nulls: dict[str, int], quarantined: int, theirs: int) -> Row:
+    forgotten = (delivery.forgotten or 0) + theirs
+    duplicates = delivery.rows_in - clean - quarantined - forgotten
+    now = {"clean": clean, "nulls": nulls, "quarantined": quarantined, "forgotten": forgotten, "duplicates": duplicates}
+    return Row(**(delivery.asDict() | now))

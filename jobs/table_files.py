@@ -102,12 +102,12 @@ def _cut(days: Days) -> Iterator[Days]:
         yield Days(part[0], part[-1])
 
 
-def compact(lake: Lakehouse, table: str, where: Where | None, metadata: str) -> tuple[int, int]:
+def compact(lake: Lakehouse, table: str, where: Where | None, metadata: Mapping[str, object]) -> tuple[int, int]:
     """Puts the small files of each of those partitions together, in one commit. Returns files removed and added; rows stay as they are."""
     optimize = DeltaTable.forPath(lake.spark, lake.require(table)).optimize()
     if where is not None:
         optimize = optimize.where(where.sql())
-    with lake.commit_lock(), _set(lake.spark, OPTIMIZE | {METADATA: metadata}):
+    with lake.own_commit(table, metadata) as marked, _set(lake.spark, OPTIMIZE | {METADATA: marked}):
         row = optimize.executeCompaction().select("metrics.numFilesRemoved", "metrics.numFilesAdded").first()
     assert row is not None, "OPTIMIZE answers with one row"
     return int(row[0]), int(row[1])

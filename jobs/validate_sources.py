@@ -22,10 +22,10 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs import quality
 from jobs.changed_days import being_validated, changed_days
 from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, definition_hash, sum_text, summed
+from jobs.delivery_gates import BLOCKED, PASSED, announce, null_counts, refusals
 from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.forgotten_ids import Key, marked, required_key
@@ -45,8 +45,8 @@ RULES = 1  # counts changes of the meaning of validation_rules
 OUTCOMES = ("rows_in", "clean", "quarantined", "duplicates", "forgotten")
 
 
-def delivery_outcomes(checked: DataFrame) -> DataFrame:
-    """One row per delivery: how many raw rows ended how."""
+def delivery_outcomes(checked: DataFrame, source: Source) -> DataFrame:
+    """One row per delivery: how many raw rows ended how, and how many clean ones lack a value of a nullable column."""
     kept, clean = ~F.col("forgotten"), F.size("reasons") == 0
     return checked.groupBy("delivered_ds", "delivery_id").agg(
         F.sum("copies").alias("rows_in"),
@@ -54,6 +54,7 @@ def delivery_outcomes(checked: DataFrame) -> DataFrame:
         F.count_if(kept & ~clean).alias("quarantined"),
         F.count_if(~kept).alias("forgotten"),
         F.sum(F.col("copies") - 1).alias("duplicates"),
+        null_counts(source, kept & clean).alias("nulls"),
     )
 
 
@@ -65,7 +66,7 @@ class SourceOutcome:
     deliveries: list[Row]
     raw: dict[date, str]  # sum of the raw rows per day of delivery
     written: dict[str, int] = field(default_factory=dict)  # table -> version
-    refusals: list[str] = field(default_factory=list)
+    refusals: dict[date, list[str]] = field(default_factory=dict)  # of the days that are blocked
     columns: ColumnNotes = field(default_factory=ColumnNotes)
 
 
@@ -78,17 +79,17 @@ def run(context: Context, days: Days, *, force: bool = False) -> None:
 
 def _run(context: Context, days: Days) -> None:
     with record_stage(context, STAGE, days) as record:
-        key, announce = required_key(context), Once(partial(_announce, context, days))
+        key, announced = required_key(context), Once(partial(announce, context, days, STAGE))
         with being_validated(context.lake, days), ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
             opened = list(pool.map(partial(opened_source, context, days), context.catalog.sources))
-            outcomes = list(pool.map(partial(validate_source, context, days, key=key, before_writing=announce), opened))
+            outcomes = list(pool.map(partial(validate_source, context, days, key=key, before_writing=announced), opened))
             _refuse_days_after_the_last(context, days, outcomes)
             _write_deliveries(context, days, outcomes)
         _fill(record, outcomes)
         record.states += states(context, days, {outcome.source: outcome.raw for outcome in outcomes}).values()
-        refusals = [refusal for outcome in outcomes for refusal in outcome.refusals]
-        if refusals:
-            raise GateRefused("\n".join(refusals))
+        lines = [line for outcome in outcomes for of_day in outcome.refusals.values() for line in of_day]
+        if lines:
+            raise GateRefused("\n".join(dict.fromkeys(lines)))
 
 
 class Once:
@@ -102,18 +103,6 @@ class Once:
             if not self._done:
                 self._what()
                 self._done = True
-
-
-def _announce(context: Context, days: Days) -> None:
-    """Says of days that were validated before that they are not now: until `deliveries` stands anew, half of a delivery may be in the tables.
-
-    It is said before the first table is written, and not before every source's input is there: what stood stands where nothing was written.
-    """
-    where = Where(days=days, day_column="delivered_ds")
-    if not context.lake.active_files("deliveries", context.lake.version("deliveries"), where):
-        return
-    rows = on_days(context.lake.read("deliveries"), days, "delivered_ds").withColumn("gate", F.lit("running"))
-    context.lake.replace("deliveries", rows.coalesce(1), where, {"run_id": context.run_id, "stage": STAGE})
 
 
 def describe(context: Context, days: Days) -> dict[date, DayState]:
@@ -229,9 +218,8 @@ def naming_the_source(source: Source, days: Days) -> Iterator[None]:
 
 
 def _write(context: Context, days: Days, source: Source, checked: DataFrame, counted: list[Row], before_writing: Callable[[], None]) -> SourceOutcome:
-    outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked).collect(), raw=_raw_sums(counted))
+    outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked, source).collect(), raw=_raw_sums(counted))
     _reconcile(source, counted, outcome.deliveries)
-    outcome.refusals += _too_few(source, days, outcome.deliveries)
     where, metadata = Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE}
     run_id = F.lit(context.run_id).alias("run_id")
     kept = checked.where(~F.col("forgotten"))
@@ -248,7 +236,7 @@ def _write(context: Context, days: Days, source: Source, checked: DataFrame, cou
         if written != expected:
             raise RuntimeError(f"{table}, {days}: wrote {written} rows, expected {expected}")
         outcome.written[table] = version
-    outcome.refusals += _suite_refusals(context, source, days, outcome)
+    outcome.refusals = refusals(context, source, days, outcome.deliveries, outcome.written[source_table_name(source.name)])
     return outcome
 
 
@@ -258,27 +246,6 @@ def _reconcile(source: Source, counted: list[Row], deliveries: list[Row]) -> Non
     sums = {(d.delivered_ds, d.delivery_id): d.clean + d.quarantined + d.duplicates + d.forgotten for d in deliveries}
     if raw != sums:
         raise RuntimeError(f"source {source.name}: rows in {sorted(raw.items())}, outcomes {sorted(sums.items())}; a row was lost or doubled")
-
-
-def _too_few(source: Source, days: Days, deliveries: list[Row]) -> list[str]:
-    rows = {ds: sum(d.rows_in for d in deliveries if d.delivered_ds == ds) for ds in days}
-    return [
-        f"source {source.name}, {ds}: {found} rows delivered, expected at least {source.min_rows_per_day} (min_rows_per_day); "
-        f"ask the owner for the day, or lower the minimum in sources/{source.name}.yaml"
-        for ds, found in rows.items()
-        if found < source.min_rows_per_day
-    ]
-
-
-def _suite_refusals(context: Context, source: Source, days: Days, outcome: SourceOutcome) -> list[str]:
-    """Failing expectations on the written version; a day allowed to be empty has nothing to evaluate."""
-    table = source_table_name(source.name)
-    if not outcome.deliveries and source.min_rows_per_day == 0:
-        return []
-    suite = quality.load_suite(context.catalog.suites[source.name], f"expectations/sources/{source.name}.json")
-    written = on_days(context.lake.read(table, outcome.written[table]), days, "delivered_ds")
-    result = quality.evaluate(written, suite)
-    return [f"source {source.name}, {days}: {failure}" for failure in result.failures]
 
 
 def _refuse_days_after_the_last(context: Context, days: Days, outcomes: list[SourceOutcome]) -> None:
@@ -296,8 +263,8 @@ def _refuse_days_after_the_last(context: Context, days: Days, outcomes: list[Sou
 def _write_deliveries(context: Context, days: Days, outcomes: list[SourceOutcome]) -> None:
     """All sources in one commit: the day is validated when it stands."""
     rows = [
-        {"source": o.source, "delivered_ds": d.delivered_ds, "delivery_id": d.delivery_id, "gate": "blocked" if o.refusals else "passed"}
-        | {name: d[name] for name in OUTCOMES}
+        {"source": o.source, "delivered_ds": d.delivered_ds, "delivery_id": d.delivery_id, "gate": BLOCKED if d.delivered_ds in o.refusals else PASSED}
+        | {name: d[name] for name in (*OUTCOMES, "nulls")}
         | {"run_id": context.run_id}
         for o in outcomes
         for d in (*o.deliveries, *_nothing(o, days))
@@ -311,7 +278,7 @@ def _nothing(outcome: SourceOutcome, days: Days) -> list[Row]:
     """An empty delivery for each day without one: the ledger says that the source was looked at and had nothing."""
     delivered = {d.delivered_ds for d in outcome.deliveries}
     none = dict.fromkeys(OUTCOMES, 0)
-    return [Row(delivered_ds=ds, delivery_id=f"{outcome.source}-{ds}", **none) for ds in days if ds not in delivered]
+    return [Row(delivered_ds=ds, delivery_id=f"{outcome.source}-{ds}", nulls={}, **none) for ds in days if ds not in delivered]
 
 
 def _fill(record: StageRecord, outcomes: list[SourceOutcome]) -> None:

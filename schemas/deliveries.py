@@ -16,6 +16,7 @@ DELIVERIES = Table(
         required("gate", "STRING", "passed or blocked, by the row minimum and the source's expectations; running: a validation began and did not end."),
         RUN_ID,
         optional("forgotten", "BIGINT", "Rows of users who asked to be forgotten, kept nowhere; NULL counts as none.", later=True),
+        optional("nulls", "MAP<STRING, BIGINT>", "Clean rows without a value, per nullable column; NULL is not known.", later=True),
     ),
     partition_by=("source", "delivered_ds"),
     checks=(("outcomes_add_up", "rows_in = clean + quarantined + duplicates + coalesce(forgotten, 0)"),),

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from schemas import keys
 
-Gate = Literal["users", "clean_rows", "absent_slices", "code_usage"]
-GATES: tuple[Gate, ...] = ("users", "clean_rows", "absent_slices", "code_usage")
+Gate = Literal["users", "clean_rows", "null_values", "absent_slices", "code_usage"]
+GATES: tuple[Gate, ...] = ("users", "clean_rows", "null_values", "absent_slices", "code_usage")
 
 
 class DriftGate(BaseModel):

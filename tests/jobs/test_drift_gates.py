@@ -25,7 +25,7 @@ from schemas.table import Table
 DS = date(2024, 1, 9)
 WEEK = tuple(DS - timedelta(days=n) for n in range(7, 0, -1))
 LAST = Days(date(2024, 1, 3), date(2024, 1, 3))
-BOUNDS = [{"gate": gate, "warn": 0.3, "block": 0.5} for gate in ("users", "clean_rows", "absent_slices", "code_usage")]
+BOUNDS = [{"gate": gate, "warn": 0.3, "block": 0.5} for gate in ("users", "clean_rows", "null_values", "absent_slices", "code_usage")]
 RULES = DriftRules.model_validate({"name": "test", "trailing_days": 7, "least_rows": 100, "gates": BOUNDS})
 
 
@@ -35,11 +35,12 @@ def severities(
     clean: Mapping[tuple[str, date], int] | None = None,
     usage: list[Row] | None = None,
     last: tuple[int, int] | None = None,
+    nulls: Mapping[tuple[str, str, date], tuple[int, int]] | None = None,
 ) -> dict[str, str]:
     """What the gates say of (users, users with bill) after a week of `before`, its last day replaced by `last`."""
     days = dict.fromkeys(WEEK, before) | ({WEEK[-1]: last} if last else {}) | {DS: today}
     present = {ds: Row(ds=ds, users=users, bill=bill) for ds, (users, bill) in days.items()}
-    return {m.gate: m.severity for m in day_measures(DS, WEEK, present, clean or {}, usage or [], RULES)}
+    return {m.gate: m.severity for m in day_measures(DS, WEEK, present, clean or {}, nulls or {}, usage or [], RULES)}
 
 
 def test_users_halved_or_doubled_block() -> None:
@@ -55,6 +56,17 @@ def test_clean_rows_of_one_source_block() -> None:
     assert severities((1000, 600), clean=usual | {("bill", DS): 4900})["clean_rows"] == "ok"
     assert severities((1000, 600), clean=usual | {("bill", DS): 900})["clean_rows"] == "block"
     assert severities((1000, 600), clean=usual)["clean_rows"] == "block"
+
+
+def test_values_that_are_suddenly_absent_block() -> None:
+    """The share of rows without a value, against that of all trailing days; a column that is new has no past, and few rows are not judged."""
+    usual = {("bill", "counterparty_type", day): (20, 1000) for day in WEEK}
+
+    def said(absent: int, rows: int, past: Mapping[tuple[str, str, date], tuple[int, int]]) -> str | None:
+        return severities((1000, 600), nulls={**past, ("bill", "counterparty_type", DS): (absent, rows)}).get("null_values")
+
+    assert (said(20, 1000, usual), said(400, 1000, usual), said(900, 1000, usual)) == ("ok", "warn", "block")
+    assert (said(45, 50, usual), said(900, 1000, {}), severities((1000, 600), nulls=usual).get("null_values")) == ("few", None, None)
 
 
 def test_a_source_absent_from_most_users_blocks() -> None:
@@ -73,7 +85,7 @@ def test_other_codes_block_and_too_few_are_not_judged() -> None:
 
 def test_first_days_have_nothing_to_compare_with() -> None:
     """No day before: no figure, no refusal."""
-    assert day_measures(DS, (), {DS: Row(ds=DS, users=5, bill=1)}, {}, [], RULES) == []
+    assert day_measures(DS, (), {DS: Row(ds=DS, users=5, bill=1)}, {}, {}, [], RULES) == []
     assert change(0, 0) == 0
 
 
@@ -134,14 +146,17 @@ def unlike(context: Context) -> Context:
     delivered = context.lake.read("deliveries").where("delivered_ds < '2024-01-03'").localCheckpoint()
     bills = F.when(F.col("source") == "bill", 20).otherwise(1)
     more = {name: (F.col(name) * bills).cast("bigint") for name in ("rows_in", "clean", "quarantined", "duplicates")}
+    more["nulls"] = F.transform_values("nulls", lambda column, n: F.when(column == "stay", F.col("clean")).otherwise(n * bills))
     context.lake.replace("deliveries", delivered.withColumns(more), Where(days=past, day_column="delivered_ds"), {})
     return replace(context, catalog=catalog)
 
 
 def test_a_blocked_day_waits_for_a_reason_that_is_kept(writable: Context) -> None:
-    """All four gates speak; the reason stands in the ledger and in the commit; status tells the way at each step."""
+    """Every gate speaks; the reason stands in the ledger and in the commit; status tells the way at each step."""
     context = unlike(writable)
-    with pytest.raises(GateRefused, match=r"(?s)users: .*clean_rows bill: .*absent_slices search: .*code_usage app level 1: .*--accept REASON"):
+    with pytest.raises(
+        GateRefused, match=r"(?s)users: .*clean_rows bill: .*null_values mini_program stay: .*absent_slices search: .*code_usage app level 1: .*--accept REASON"
+    ):
         audit_tokens.run(context, LAST)
     with pytest.raises(GateRefused, match="unlike the days before"):
         publish_tokens.run(context, LAST)

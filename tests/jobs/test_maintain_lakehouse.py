@@ -175,7 +175,7 @@ def test_a_compaction_between_audit_and_publish_leaves_the_stage_alone(writable:
     audit_tokens.run(writable, second, "v1", force=True)
     maintain_lakehouse.run(writable, small_files=1)
     publish_tokens.run(writable, second, "v1", force=True)
-    compact(lake, "staged_user_tokens", Where(days=second), "{}")
+    compact(lake, "staged_user_tokens", Where(days=second), {})
     with pytest.raises(GateRefused, match="staged again"):
         publish_tokens.run(writable, second, "v1", force=True)
 

@@ -1,5 +1,6 @@
 """What has to be done again over many days, and doing it: every due day is found with its reason, and done once."""
 
+import errno
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -7,7 +8,7 @@ from datetime import UTC, date, datetime
 import pytest
 from pyspark.sql import functions as F
 
-from jobs import DAILY_STAGES, backfill_days, build_user_features, plan_days, validate_sources
+from jobs import DAILY_STAGES, backfill_days, build_user_features, delivery_gates, encode_users, plan_days, validate_sources
 from jobs.backfill_days import Chunk, chunks
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
@@ -18,6 +19,7 @@ from schemas.keys import Days
 DAYS = Days(date(2024, 1, 1), date(2024, 1, 3))
 FIRST, SECOND, LAST = DAYS
 ONLY_LAST = Days(LAST, LAST)
+MUCH_LATER = datetime(2024, 2, 1, tzinfo=UTC)
 ON_TIME = datetime(2023, 1, 1, tzinfo=UTC)  # no row is late by then
 
 
@@ -37,7 +39,9 @@ def test_a_published_history_has_nothing_due_but_late_rows(published: Context) -
     entries = plan_days.run(published, DAYS)
     assert {(e.ds, e.stage) for e in entries if e.reason.endswith("late rows since")} == {(ds, "build_user_features") for ds in (FIRST, SECOND)}
     assert all(e.cutoff is not None for e in entries if e.stage == "build_user_features")
-    assert all(e.rows and e.seconds for e in entries), "by the ledger"
+    users = {row.ds: row["count"] for row in published.lake.read("user_features").groupBy("ds").count().collect()}
+    assert all(e.rows == users[e.ds] for e in entries), "the day's own"
+    assert all(e.seconds for e in entries), "by the ledger"
 
 
 def test_a_day_never_run_needs_every_stage(writable: Context) -> None:
@@ -55,7 +59,7 @@ def test_a_day_never_run_needs_every_stage(writable: Context) -> None:
 def test_changed_rows_definitions_and_failures_are_named(writable: Context) -> None:
     """Each on the day and stage where it is; a comment is no change."""
     writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('source_search')}` WHERE ds = '2024-01-02'").collect()
-    assert due(writable)[0] == (SECOND, "build_user_features", "rows changed in app")
+    assert due(writable)[0] == (SECOND, "build_user_features", "rows changed in search")
     assert {ds for ds, _, _ in due(writable)} == {SECOND}
     bill, *others = writable.catalog.sources
     catalog = writable.catalog.model_copy(update={"sources": (bill.model_copy(update={"template": "{product}"}), *others)})
@@ -103,6 +107,46 @@ def test_a_backfill_does_what_is_due_and_nothing_else(published: Context, writab
     assert backfill_days.run(writable, DAYS, cutoff=ON_TIME) == 0
 
 
+def test_a_first_backfill_takes_late_rows_in(writable: Context) -> None:
+    """Days that nobody ever worked on, each with rows that come with the next: published once, and once more with them, in one call."""
+    for table in ("deliveries", "user_features", "staged_user_tokens", "user_tokens", "audits"):
+        writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path(table)}`").collect()
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('runs')}` WHERE stage <> 'train_tokenizer'").collect()
+    assert backfill_days.run(writable, DAYS) == 3
+    assert due(writable, cutoff=None) == []
+    published = writable.lake.read("runs").where("stage = 'publish_tokens' AND status = 'done'").collect()
+    assert {(row.run_id, row.ds_from, row.ds_to) for row in published} == {("second", FIRST, LAST), ("second-2", FIRST, SECOND)}
+    assert not writable.lake.read("user_tokens_superseded").where("superseded_by_run = 'second-2'").isEmpty()
+
+
+@pytest.mark.parametrize(("broken", "stage"), [("audit_tokens._write", "audit_tokens"), ("publish_tokens._keep_superseded", "publish_tokens")])
+def test_a_repair_that_ends_before_its_publish_is_due(writable: Context, monkeypatch: pytest.MonkeyPatch, broken: str, stage: str) -> None:
+    """The plan goes on where a full disk stopped it, and ends with the late rows published."""
+    late = Days(FIRST, FIRST)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"jobs.{broken}", full)
+        with pytest.raises(Infrastructure, match="disk full"):
+            backfill_days.run(replace(writable, run_id="cut"), late)
+    assert due(writable, late, cutoff=None)[0][1:] == (stage, "was refused")
+    assert backfill_days.run(replace(writable, run_id="whole"), late) == 1
+    assert due(writable, late, cutoff=None) == []
+    assert not writable.lake.read("user_tokens_superseded").where("superseded_by_run = 'whole'").isEmpty()
+
+
+def test_a_day_staged_again_is_audited_again_before_its_publish(writable: Context) -> None:
+    """Killed after its encoding, which leaves an audit of other files behind."""
+    late = Days(FIRST, FIRST)
+    build_user_features.run(replace(writable, run_id="cut"), late, MUCH_LATER)
+    encode_users.run(replace(writable, run_id="cut"), late)
+    assert [stage for _, stage, _ in due(writable, late)] == ["audit_tokens", "publish_tokens"]
+    assert backfill_days.run(writable, late, cutoff=ON_TIME) == 1
+    assert due(writable, late) == []
+
+
 def test_days_with_the_same_need_share_a_job() -> None:
     """Oldest first, no more at once than allowed, no day twice; another stage or cutoff parts them."""
     later = datetime(2024, 2, 1, tzinfo=UTC)
@@ -122,7 +166,7 @@ def test_a_validation_that_was_cut_short_is_due_where_a_retention_settled_the_da
     """Days that look back on it are refused until it ends, so the plan has to name it."""
     monkeypatch.setattr(plan_days, "_settled", lambda context, days, features: dict.fromkeys(days, DAILY_STAGES))
     assert due(writable) == []
-    validate_sources._announce(writable, Days(FIRST, FIRST))
+    delivery_gates.announce(writable, Days(FIRST, FIRST), validate_sources.STAGE)
     assert due(writable) == [(FIRST, "validate_sources", "was cut short")]
 
 

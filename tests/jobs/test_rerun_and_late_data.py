@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from jobs import audit_tokens, available_rows, backfill_days, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
+from jobs import audit_tokens, available_rows, backfill_days, build_user_features, delivery_gates, encode_users, plan_days, publish_tokens, validate_sources
 from jobs.changed_days import being_validated, is_being_validated
 from jobs.context import Context
 from jobs.day_states import sums_by_day
@@ -245,7 +245,7 @@ def test_a_build_that_failed_loses_no_repair(fed_late: Context, monkeypatch: pyt
 
 def test_a_validation_that_was_killed_lets_nothing_be_built(published: Context, fed_late: Context) -> None:
     """Half of a delivery may be in the tables, past no gate: the plan says so, and the next validation mends it."""
-    validate_sources._announce(fed_late, SECOND)  # what a killed one has done before its first table
+    delivery_gates.announce(fed_late, SECOND, validate_sources.STAGE)  # what a killed one has done before its first table
     with pytest.raises(GateRefused, match="its last validation did not end"):
         build_user_features.run(replace(fed_late, run_id="early"), SECOND, force=True)
     assert next((e.stage, e.reason) for e in plan_days.run(fed_late, SECOND)) == ("validate_sources", "was cut short")
@@ -260,7 +260,7 @@ def test_rows_of_a_validation_that_did_not_end_are_missing_in_no_other_day(fed_l
     before = tokens(fed_late)
     for cut_short, source in ((3, "bill"), (1, "profile")):
         day = Days(date(2024, 1, cut_short), date(2024, 1, cut_short))
-        validate_sources._announce(fed_late, day)  # what a killed one has done before its first table
+        delivery_gates.announce(fed_late, day, validate_sources.STAGE)  # what a killed one has done before its first table
         refused = f"source {source}, 2024-01-02 to 2024-01-02: rows delivered on {day.first} belong .* run `u2qt validate --ds {day.first}` first"
         with pytest.raises(GateRefused, match=refused):
             build_user_features.run(replace(fed_late, run_id="early"), SECOND, force=True)
@@ -285,7 +285,7 @@ def test_a_build_waits_for_a_validation_that_lives(writable: Context, monkeypatc
 
     monkeypatch.setattr(build_user_features, "is_being_validated", living_and_then_ended)
     monkeypatch.setattr(build_user_features, "LOOK_AGAIN", 0.0)
-    validate_sources._announce(writable, first)
+    delivery_gates.announce(writable, first, validate_sources.STAGE)
     validation = ExitStack()
     validation.enter_context(being_validated(writable.lake, first))  # its process
     build_user_features.run(writable, SECOND, force=True)

@@ -3,13 +3,23 @@
 import json
 import shutil
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import audit_tokens, create_views, crosswalk_codes, encode_users, promote_tokenizer, publish_tokens, register_tokenizer, shadow_days
+from jobs import (
+    audit_tokens,
+    build_user_features,
+    create_views,
+    crosswalk_codes,
+    encode_users,
+    promote_tokenizer,
+    publish_tokens,
+    register_tokenizer,
+    shadow_days,
+)
 from jobs.context import Context
 from jobs.crosswalk_codes import crosswalk, kept
 from jobs.delta_tables import Lakehouse
@@ -113,6 +123,17 @@ def test_a_gap_is_refused_filled_or_allowed_with_a_reason(two: Context) -> None:
     assert (back.tokenizer_version, back.seq, back.missing) == ("v1", 3, 0)
     with pytest.raises(BadInput, match="nothing to allow"):
         promote_tokenizer.run(two, "v1", "again", allow_gap="why not")
+
+
+def test_a_day_that_was_repaired_under_the_current_version_alone_is_a_gap(two: Context) -> None:
+    """Promoted all the same, v2 would show the 1st as it was before its late rows; in its shadow the day is made again."""
+    first = Days(FIRST, FIRST)
+    repair = replace(two, run_id="repair")
+    build_user_features.run(repair, first, datetime(2024, 2, 1, tzinfo=UTC))
+    for version in ("v1", "v2"):
+        for stage in (encode_users, audit_tokens, publish_tokens):
+            stage.run(replace(repair, run_id=f"repair-{version}"), first, version)
+        assert promote_tokenizer.gap(two, "v2") == ([FIRST, ALL.last] if version == "v1" else [ALL.last])
 
 
 def test_without_an_earlier_version_there_is_nothing_to_roll_back_to(ready: Context, published: Context) -> None:

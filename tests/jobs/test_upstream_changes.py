@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row, SparkSession
 
-from jobs import build_user_features, init_lakehouse, validate_sources
+from jobs import build_user_features, init_lakehouse, replay_quarantine, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused
@@ -147,6 +148,84 @@ def test_another_type_is_read_where_its_values_are_and_quarantined_where_not(sho
         validate_sources.run(context, DAY)
     delivery, _ = outcomes(context)
     assert (delivery.clean, delivery.quarantined, delivery.gate, reasons(context)) == (0, 3, "blocked", {"type:stay": 3})
+
+
+def test_a_day_is_judged_by_itself_whatever_days_are_validated_with_it(shop: Context) -> None:
+    """A day of refused rows beside a good one is blocked, though the two together hold every expectation; the good one passes."""
+    deliver(shop, "parquet", [row | {"stay": "7 s"} for row in rows(3)])
+    good = [row | {"seen_at": "2026-03-02T10:00:00Z", "stay": "7"} for row in rows()]
+    context, both = deliver(shop, "parquet", good, NEXT), Days(DAY.first, NEXT.first)
+    with pytest.raises(GateRefused, match="source visits, 2026-03-01: expect_table_row_count_to_be_between failed") as refused:
+        validate_sources.run(context, both)
+    assert "2026-03-02" not in str(refused.value)
+    assert (outcomes(context)[0].gate, outcomes(context, NEXT)[0].gate) == ("blocked", "passed")
+    with pytest.raises(GateRefused, match="blocked"):
+        build_user_features.run(context, DAY)
+    build_user_features.run(context, NEXT)
+    assert context.lake.read("user_features").count() == 4
+
+
+def bounded(context: Context, most: int, least_rows: int = 1) -> Context:
+    """The catalog with another bound of `stay` and another row minimum."""
+    (source,) = context.catalog.sources
+    columns = tuple(column.model_copy(update={"max": most}) if column.name == "stay" else column for column in source.columns)
+    sources = (source.model_copy(update={"columns": columns, "min_rows_per_day": least_rows}),)
+    return replace(context, catalog=context.catalog.model_copy(update={"sources": sources}))
+
+
+@pytest.fixture
+def refused(shop: Context) -> Context:
+    """Four rows of a day, two of them quarantined for a bound that was too low."""
+    context = deliver(shop, "parquet", rows())
+    validate_sources.run(bounded(context, 8), DAY)
+    assert reasons(context) == {"range:stay": 2}
+    return context
+
+
+def test_a_replay_releases_what_a_mended_declaration_lets_through(refused: Context) -> None:
+    """Each row once, also when it is called again; the outcomes add up."""
+    totals = [replay_quarantine.run(bounded(refused, most), "visits-2026-03-01") for most in (9, 9, 10)]
+    assert totals == [{"released": 1, "refused": 1}, {"released": 0, "refused": 1}, {"released": 1, "refused": 0}]
+    delivery, _ = outcomes(refused)
+    assert (delivery.rows_in, delivery.clean, delivery.quarantined, delivery.duplicates, delivery.gate) == (4, 4, 0, 0, "passed")
+    assert sorted(row.visit for row in refused.lake.read("source_visits").collect()) == ["v0", "v1", "v2", "v3"]
+
+
+def test_a_replay_judges_the_day_as_a_validation_does(refused: Context) -> None:
+    """Rows that are let through don't make up for rows that never came."""
+    with pytest.raises(GateRefused, match="4 rows delivered, expected at least 5"):
+        replay_quarantine.run(bounded(refused, 100, least_rows=5), "visits-2026-03-01")
+    assert outcomes(refused)[0].gate == "blocked"
+
+
+def test_a_replay_that_is_cut_short_leaves_a_day_to_validate(refused: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its tables a row is in both: nothing is built of that, and it can't be replayed over; a validation mends it."""
+    context = bounded(refused, 100)
+    with monkeypatch.context() as patched:
+        patched.setattr(replay_quarantine, "_recount", None)
+        with pytest.raises(TypeError):
+            replay_quarantine.run(context, "visits-2026-03-01")
+    with pytest.raises(GateRefused, match="did not end"):
+        build_user_features.run(context, DAY)
+    with pytest.raises(GateRefused, match="the last validation of 2026-03-01 did not end; run `u2qt validate --ds 2026-03-01`"):
+        replay_quarantine.run(context, "visits-2026-03-01")
+    validate_sources.run(context, DAY)
+    assert (outcomes(context)[0].clean, context.lake.read("source_visits").count()) == (4, 4)
+
+
+def test_a_replay_waits_for_another_run_of_its_day(refused: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And reads nothing before it has the day."""
+    waiting: list[Days] = []
+
+    @contextmanager
+    def held(lake: Lakehouse, days: Days) -> Iterator[None]:
+        waiting.append(days)
+        validate_sources.run(bounded(refused, 100), DAY)  # what the other run does meanwhile
+        yield
+
+    monkeypatch.setattr(replay_quarantine, "held_days", held)
+    assert replay_quarantine.run(bounded(refused, 100), "visits-2026-03-01") == {"released": 0, "refused": 0}
+    assert (waiting, refused.lake.read("source_visits").count()) == ([DAY], 4)
 
 
 def test_nothing_delivered_stops_and_an_empty_delivery_is_blocked(shop: Context) -> None:

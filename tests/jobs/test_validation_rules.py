@@ -105,8 +105,9 @@ def test_an_offset_in_the_value_wins_over_the_zone(spark: SparkSession, tmp_path
 def test_exact_duplicates_collapse_and_near_ones_do_not(spark: SparkSession, tmp_path: Path) -> None:
     """A null is not an empty text, and (null, 'a') is not ('a', null): comparison is by column and null-safe."""
     rows = [GOOD, GOOD, {**GOOD, "note": None}, {**GOOD, "note": ""}, {**GOOD, "kind": None, "note": "a"}, {**GOOD, "kind": "a", "note": None}]
-    counts = delivery_outcomes(delivered(spark, tmp_path, rows).withColumn("forgotten", F.lit(False))).collect()
-    assert [(c.rows_in, c.clean, c.quarantined, c.duplicates) for c in counts] == [(6, 4, 0, 2)]
+    (counts,) = delivery_outcomes(delivered(spark, tmp_path, rows).withColumn("forgotten", F.lit(False)), visits()).collect()
+    assert (counts.rows_in, counts.clean, counts.quarantined, counts.duplicates) == (6, 4, 0, 2)
+    assert (counts.nulls["kind"], counts.nulls["note"]) == (1, 1)
 
 
 def test_the_quarantined_row_is_whole(spark: SparkSession, tmp_path: Path) -> None:
