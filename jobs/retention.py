@@ -105,9 +105,7 @@ def _of_sources(context: Context, through: date) -> list[Removal]:
 
 def _of_stage(context: Context, through: date) -> Removal:
     """Staged days that were published; the others may be on their way."""
-    ready = {_staged_key(row) for row in _partitions(context, "staged_user_tokens", through)} & {
-        _staged_key(row) for row in _partitions(context, "user_tokens", through)
-    }
+    ready = _version_days(context, "staged_user_tokens", through) & _version_days(context, "user_tokens", through)
     wheres = [
         Where(days=days, equals=(("tokenizer_version", version),))
         for version in sorted({name for name, _ in ready})
@@ -116,13 +114,11 @@ def _of_stage(context: Context, through: date) -> Removal:
     return Removal(table="staged_user_tokens", through=through, wheres=tuple(wheres))
 
 
-def _partitions(context: Context, table: str, through: date) -> list[dict[str, str]]:
+def _version_days(context: Context, table: str, through: date) -> set[tuple[str, date]]:
+    """Tokenizer versions and days up to `through` that the table has files of."""
     files = context.lake.snapshot_files(table, where=Where(days=Days(EVER, through)))
-    return [row.partitionValues for row in files.select("partitionValues").distinct().collect()]
-
-
-def _staged_key(partition: dict[str, str]) -> tuple[str, date]:
-    return partition["tokenizer_version"], date.fromisoformat(partition["ds"])
+    keys = [F.col("partitionValues").getItem(name).alias(name) for name in ("tokenizer_version", "ds")]
+    return {(row["tokenizer_version"], date.fromisoformat(row["ds"])) for row in files.select(*keys).distinct().collect()}
 
 
 def removed_through(context: Context) -> dict[str, date]:
@@ -154,7 +150,8 @@ def require_features(context: Context, days: Days) -> None:
     if through is None or days.first > through:
         return
     old = Days(days.first, min(days.last, through))
-    there = {row["ds"] for row in context.lake.snapshot_files("user_features", where=Where(days=old)).select(F.col("partitionValues.ds").alias("ds")).collect()}
+    files = context.lake.snapshot_files("user_features", where=Where(days=old))
+    there = {row["ds"] for row in files.select(F.col("partitionValues.ds").alias("ds")).distinct().collect()}
     gone = [ds for ds in old if str(ds) not in there]
     if gone:
         raise BadInput(

@@ -148,10 +148,11 @@ def test_compaction_keeps_rows_and_stages_skip_afterwards(writable: Context) -> 
     second = Where(days=Days(SECOND, SECOND))
     lake.replace("user_tokens", lake.read("user_tokens").where("ds = '2024-01-02'").repartition(6), second, {})
     before, ledger = sums(writable, *names), lake.read("runs").count()
+    runs = len(lake.active_files("runs", lake.version("runs")))
     untouched = {name: lake.active_files(name, lake.version(name)) for name in maintain_lakehouse.NOT_COMPACTED}
     done = maintain_lakehouse.run(writable, small_files=2)
     assert done.compacted["user_tokens"] == (6, 1)
-    assert done.compacted["runs"][0] >= 8
+    assert done.compacted["runs"][0] == runs > 2
     assert done.compacted["runs"][1] == 1
     assert sums(writable, *names) == before
     assert lake.read("runs").count() == ledger + 1
