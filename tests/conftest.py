@@ -1,5 +1,6 @@
 """Fixtures: one Spark session for the whole run, small lakehouses built by the real stages."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,6 +48,18 @@ TINY_QUERIES = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.databricks.delta.snapshotPartitions": "1",
 }
+
+
+LONG = ("test_two_at_once.py", "test_forget_users.py")
+LONG_WANTED = "U2QT_LONG_TESTS"  # a variable of the environment
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Many minutes each: they run where somebody asks for them, and are skipped with a word elsewhere."""
+    if not os.environ.get(LONG_WANTED):
+        for item in items:
+            if item.path.name in LONG:
+                item.add_marker(pytest.mark.skip(reason=f"many minutes long: run it with {LONG_WANTED}=1"))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from schemas.keys import Days
 FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
 COUNTS = (
     "SELECT '{source}' source, DATE'{ds}' delivered_ds, 'd' delivery_id, 5L rows_in, {clean}L clean, 1L quarantined, 1L duplicates, "
-    "'passed' gate, 'r' run_id, CAST(NULL AS BIGINT) forgotten"
+    "'passed' gate, 'r' run_id, CAST(NULL AS BIGINT) forgotten, CAST(NULL AS MAP<STRING, BIGINT>) nulls"
 )
 
 
