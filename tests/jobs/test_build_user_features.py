@@ -32,7 +32,7 @@ def bill(user: str, number: str, **change: object) -> dict[str, object]:
 
 
 def passed(context: Context, gate: str = "passed", without: str = "") -> None:
-    rows = [(s.name, DAY, f"{s.name}-d", 1, 1, 0, 0, gate, "r", None) for s in context.catalog.sources if s.name != without]
+    rows = [(s.name, DAY, f"{s.name}-d", 1, 1, 0, 0, gate, "r", None, None) for s in context.catalog.sources if s.name != without]
     context.lake.append("deliveries", context.spark.createDataFrame(rows, context.lake.read("deliveries").schema), {})
 
 

@@ -138,7 +138,7 @@ def test_a_refused_day_shows_its_counts_and_why(ready: Context) -> None:
     append(
         ready,
         "deliveries",
-        [("bill", DS, "d", 1234, 1230, 1, 1, "passed", "r", 2), ("bill", DS, "e", 0, 0, 0, 0, "blocked", "r", None)],
+        [("bill", DS, "d", 1234, 1230, 1, 1, "passed", "r", 2, None), ("bill", DS, "e", 0, 0, 0, 0, "blocked", "r", None, None)],
     )
     append(ready, "runs", [ran("validate_sources", 1), ran("validate_sources", 2, "refused", REFUSAL)])
     text = shown(ready)

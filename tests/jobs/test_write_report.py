@@ -69,10 +69,10 @@ def fill(context: Context) -> None:
         context,
         "deliveries",
         [
-            ("bill", DS, "d1", 1234, 1230, 3, 1, "passed", "r", None),
-            ("bill", DS, "d2", 2, 2, 0, 0, "passed", "r", None),
-            ("spm", DS, "d3", 40, 38, 2, 0, "passed", "r", None),
-            ("bill", BLOCKED, "d4", 0, 0, 0, 0, "blocked", "r", None),
+            ("bill", DS, "d1", 1234, 1230, 3, 1, "passed", "r", None, None),
+            ("bill", DS, "d2", 2, 2, 0, 0, "passed", "r", None, None),
+            ("spm", DS, "d3", 40, 38, 2, 0, "passed", "r", None, None),
+            ("bill", BLOCKED, "d4", 0, 0, 0, 0, "blocked", "r", None, None),
         ],
     )
     reasons = (["null:user_id"], ["null:user_id", "range:amount"], ["range:amount", "null:user_id"])
