@@ -25,7 +25,7 @@ PROMOTIONS = Table(
         required("seq", "BIGINT", "Order, from 1."),
         required("tokenizer_version", "STRING", "Version that became current."),
         optional("reason", "STRING", "Why, in the words of who did it."),
-        optional("missing_days", "INT", "Published days of the 90 before that the version had not published.", later=True),
+        optional("missing_days", "INT", "Published days of the 90 before that the version had not published, or not as they were by then.", later=True),
         optional("allowed_gap", "STRING", "Why it was promoted without them, in the words of who did it.", later=True),
         RUN_ID,
     ),

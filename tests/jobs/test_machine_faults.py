@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import BadInput, Infrastructure
-from jobs.machine_faults import infrastructure_of
+from jobs.machine_faults import infrastructure_of, told
 from u2qt_model.errors import CheckpointError
 
 JAVA = "An error occurred while calling o97.save.\n: org.apache.spark.SparkException: Job aborted.\n\tat org.apache.spark.Here\n"
@@ -104,3 +104,11 @@ def test_an_error_that_can_t_say_what_it_is_counts_as_a_dead_java() -> None:
             raise ConnectionError("Answer from Java side is empty")
 
     assert "Java process has ended" in str(infrastructure_of(Silent()))
+
+
+def test_a_fault_in_a_block_says_how_full_the_folders_are_and_others_pass() -> None:
+    """Also where no stage is at work, as when a lease is written."""
+    with pytest.raises(Infrastructure, match=r"disk full .*lakehouse /lake: 0\.0 of 40\.0 MiB free"), told(lambda: {"lakehouse /lake": "0.0 of 40.0 MiB free"}):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ZeroDivisionError), told(dict):
+        raise ZeroDivisionError
