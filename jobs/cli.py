@@ -3,6 +3,7 @@
 Exit codes: 0 done, 10 a gate refused, 20 bad input, 30 infrastructure; 1 is always a bug.
 """
 
+import logging
 import sys
 import traceback
 from pathlib import Path
@@ -52,6 +53,7 @@ def _ended(arguments: list[str]) -> int:
 
 def call(arguments: list[str]) -> int:
     """Runs one command and returns its exit code. Expected errors become one message on standard error."""
+    logging.getLogger().addFilter(_not_of_py4j)  # the same function again and again is one filter
     try:
         app(arguments, prog_name="u2qt")
     except SystemExit as end:  # usage errors are printed by typer
@@ -63,6 +65,11 @@ def call(arguments: list[str]) -> int:
         print(f"u2qt: {without_secrets(str(told), secrets_in(arguments))}", file=sys.stderr)
         return exit_code(told)
     return 0
+
+
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    """py4j tells the root logger, with a traceback, of a Java that has ended; our error says it too, with the way out."""
+    return "py4j" not in Path(record.pathname).parts
 
 
 def submit(command: str) -> None:

@@ -6,6 +6,7 @@ Right input on the wrong machine is no bug and no fault of the input: the comman
 
 import errno
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ SIGNS = (  # the first that is found counts: a full disk makes Java fail in othe
     Sign(pattern=re.compile(r"AccessControlException|AccessDeniedException|\(Permission denied\)"), lack="not permitted", way_out=RIGHTS_OUT),
     Sign(
         pattern=re.compile(
-            r"Answer from Java side is empty|Error while sending or receiving|JAVA_GATEWAY_EXITED|An error occurred while trying to connect to the Java"
+            r"Answer from Java side is empty|Error while sending or receiving|JAVA_GATEWAY_EXITED|An error occurred while trying to connect to the Java|"
+            r"no way to Java|Py4JError: An error occurred while calling \S+\s*\Z"  # an error of Java's brings its trace, a lost answer nothing
         ),
         lack="Spark's Java process has ended",
         way_out=JVM_OUT,
@@ -140,7 +142,12 @@ def _text(error: BaseException) -> str:
     try:
         said = f"{type(error).__name__}: {error}\n{getattr(error, '_stackTrace', '')}"
     except Exception as silent:  # an error of Java's is asked for its text, and Java may have ended
-        return f"{type(error).__name__}: {type(silent).__name__}: {silent}"
+        return f"{type(error).__name__}: {_text(silent)}"
     if isinstance(error, OSError) and error.errno in ERRNOS:
         return f"{said} {error.filename or ''} {ERRNOS[error.errno]}"
-    return said
+    return f"no way to Java: {said}" if isinstance(error, ConnectionError) and _raised_in("py4j", error) else said
+
+
+def _raised_in(package: str, error: BaseException) -> bool:
+    """Whether a frame of `package` stands in the error's traceback."""
+    return any(str(frame.f_globals.get("__name__")).partition(".")[0] == package for frame, _ in traceback.walk_tb(error.__traceback__))

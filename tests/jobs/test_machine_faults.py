@@ -4,6 +4,9 @@ import errno
 from pathlib import Path
 
 import pytest
+from py4j.clientserver import ClientServerConnection, JavaParameters, PythonParameters  # type: ignore[import-untyped]
+from py4j.java_gateway import GatewayProperty  # type: ignore[import-untyped]
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 
 from jobs.errors import BadInput, Infrastructure
 from jobs.machine_faults import infrastructure_of, told
@@ -104,6 +107,19 @@ def test_an_error_that_can_t_say_what_it_is_counts_as_a_dead_java() -> None:
             raise ConnectionError("Answer from Java side is empty")
 
     assert "Java process has ended" in str(infrastructure_of(Silent()))
+
+
+def test_a_java_that_has_ended_is_known_by_who_could_not_reach_it() -> None:
+    """py4j lets the socket's error through; the same error of another client is no word about Java."""
+    with pytest.raises(ConnectionRefusedError) as refused:
+        ClientServerConnection(JavaParameters(port=1), PythonParameters(), GatewayProperty(False, None), None).connect_to_java_server()  # nobody listens there
+    assert "Java process has ended" in str(infrastructure_of(refused.value))
+    assert infrastructure_of(ConnectionRefusedError(111, "Connection refused")) is None
+
+
+def test_an_answer_that_was_lost_on_the_way_counts_as_a_dead_java_and_an_error_of_java_s_stands() -> None:
+    assert "Java process has ended" in str(infrastructure_of(Py4JError("An error occurred while calling o97.collectToPython")))
+    assert infrastructure_of(Py4JError("An error occurred while calling o97.apply. Trace:\njava.lang.ArithmeticException\n\tat Here")) is None
 
 
 def test_a_fault_in_a_block_says_how_full_the_folders_are_and_others_pass() -> None:
