@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
@@ -52,10 +53,38 @@ TINY_QUERIES = {
 
 LONG = ("test_two_at_once.py", "test_forget_users.py")
 LONG_WANTED = "U2QT_LONG_TESTS"  # a variable of the environment
+# Files of one group share a costly fixture, and with it a process. Long ones come first, so that no process is left alone with one at the end.
+GROUPS = {
+    "kills": ("test_kill_day.py", "test_full_disk.py", "test_small_memory.py"),
+    "airflow": ("test_backfill_run.py", "test_daily_run.py", "test_train_run.py", "test_dags.py"),
+}
+LONG_FIRST = (
+    "kills",
+    "airflow",
+    "test_two_at_once.py",
+    "test_forget_users.py",
+    "test_rerun_and_late_data.py",
+    "test_plan_and_backfill.py",
+    "test_daily_stages.py",
+    "test_standalone.py",
+    "test_maintain_lakehouse.py",
+    "test_build_user_features.py",
+    "test_upstream_changes.py",
+    "test_tokenizer_life.py",
+    "test_drift_gates.py",
+    "test_security.py",
+)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Many minutes each: they run where somebody asks for them, and are skipped with a word elsewhere."""
+    """Groups and their order for `--dist loadgroup`. Tests of many minutes are skipped with a word where nobody asks for them."""
+    group_of = {file: group for group, files in GROUPS.items() for file in files}
+    places = {group: place for place, group in enumerate(LONG_FIRST)}
+    groups = {item: group_of.get(item.path.name, item.path.name) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: places.get(groups[item], len(places)))
     if not os.environ.get(LONG_WANTED):
         for item in items:
             if item.path.name in LONG:
@@ -96,32 +125,54 @@ def ready(context: Context, empty_lake: Path) -> Context:
     return context
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of this run to ask for makes, for the others to read. Half a folder, of a `make` that failed, is made anew."""
+    base = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder, made = base / f"once-{name}", base / f"once-{name}.made"
+    with FileLock(f"{folder}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def simulated(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 users, 3 days, a tenth of the rows dirty: raw/, labels/ and truth/."""
-    out = tmp_path_factory.mktemp("simulated")
-    simulate_sources.run(spark, out=out, users=60, days=len(PUBLISHED), seed=1, start=PUBLISHED.first, dirt=0.1)
-    return out
+
+    def make(out: Path) -> None:
+        simulate_sources.run(spark, out=out, users=60, days=len(PUBLISHED), seed=1, start=PUBLISHED.first, dirt=0.1)
+
+    return made_once(tmp_path_factory, "simulated", make)
 
 
 @pytest.fixture(scope="session")
-def published(spark: SparkSession, default_catalog: Catalog, empty_lake: Path, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+def published(spark: SparkSession, default_catalog: Catalog, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     """Those days through every stage: tokenizer v1, trained on the first two, promoted. Tests must not write into it."""
-    root = tmp_path_factory.mktemp("published") / "lake"
-    shutil.copytree(empty_lake, root)
-    return through_every_stage(
-        Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=default_catalog, input_root=str(simulated / "raw"), run_id="first")
-    )
+    return published_lake(spark, default_catalog, simulated, tmp_path_factory, "published")
 
 
 @pytest.fixture(scope="session")
 def published_few(spark: SparkSession, default_catalog: Catalog, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     """`published` with three of its sources, a day of which takes half as long: for tests that work days again and again."""
-    root = tmp_path_factory.mktemp("published-few") / "lake"
     catalog = default_catalog.model_copy(update={"sources": tuple(source for source in default_catalog.sources if source.name in FEW_SOURCES)})
-    context = Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=catalog, input_root=str(simulated / "raw"), run_id="first")
-    init_lakehouse.run(context)
-    return through_every_stage(context)
+    return published_lake(spark, catalog, simulated, tmp_path_factory, "published-few")
+
+
+def published_lake(spark: SparkSession, catalog: Catalog, simulated: Path, factory: pytest.TempPathFactory, name: str) -> Context:
+    """This process's own copy of a lake made once; its checkpoint is the first one's, which nothing changes."""
+
+    def context(root: Path) -> Context:
+        return Context(spark=spark, lake=Lakehouse(spark, str(root)), catalog=catalog, input_root=str(simulated / "raw"), run_id="first")
+
+    def make(root: Path) -> None:
+        init_lakehouse.run(context(root))
+        through_every_stage(context(root))
+
+    root = factory.mktemp(name) / "lake"
+    shutil.copytree(made_once(factory, name, make), root)
+    return context(root)
 
 
 def through_every_stage(context: Context) -> Context:
