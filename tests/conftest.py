@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
 from benchmarks.kill_lake import Prepared, prepare
@@ -34,6 +35,7 @@ from u2qt_model import presets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = Days(date(2024, 1, 1), date(2024, 1, 3))  # the days of the fixtures below
+TASKS = TypeAdapter(dict[str, Prepared])
 FEW_SOURCES = ("bill", "search", "profile")
 
 
@@ -60,9 +62,9 @@ GROUPS = {
 }
 LONG_FIRST = (
     "kills",
+    "test_forget_users.py",
     "airflow",
     "test_two_at_once.py",
-    "test_forget_users.py",
     "test_rerun_and_late_data.py",
     "test_plan_and_backfill.py",
     "test_daily_stages.py",
@@ -196,4 +198,9 @@ def writable(published: Context, tmp_path: Path) -> Context:
 @pytest.fixture(scope="session")
 def tasks(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
     """A tiny lakehouse of two sources before and after a `day` and a `repair`, for tests with processes of their own. Copy it."""
-    return prepare(spark, tmp_path_factory.mktemp("tasks"))
+
+    def make(out: Path) -> None:
+        out.mkdir()
+        (out / "tasks.json").write_bytes(TASKS.dump_json(prepare(spark, out)))
+
+    return TASKS.validate_json((made_once(tmp_path_factory, "tasks", make) / "tasks.json").read_bytes())
