@@ -50,7 +50,7 @@ check: env
 	$(BIN)/lint-imports
 
 test: check airflow-env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder --durations 40 --durations-min 5
 
 dist: env
 	$(BIN)/python -m jobs.make_dist dist

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
 from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
+from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks.kill_lake import Prepared, prepare
 from jobs import (
@@ -78,15 +80,31 @@ LONG_FIRST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+GROUP_OF = {file: group for group, files in GROUPS.items() for file in files}
+PLACE_OF = {group: place for place, group in enumerate(LONG_FIRST)}
+
+
+def group_of(test: str) -> str:
+    """Of a node id."""
+    file = test.split("::", 1)[0].rsplit("/", 1)[-1]
+    return GROUP_OF.get(file, file)
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """A group to a process. xdist's own `loadgroup` renames node ids, which pytest 9.2 no longer lets it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return GroupScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups and their order for `--dist loadgroup`. Tests of many minutes are skipped with a word where nobody asks for them."""
-    group_of = {file: group for group, files in GROUPS.items() for file in files}
-    places = {group: place for place, group in enumerate(LONG_FIRST)}
-    groups = {item: group_of.get(item.path.name, item.path.name) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: places.get(groups[item], len(places)))
+    """Long ones first. Tests of many minutes are skipped with a word where nobody asks for them."""
+    items.sort(key=lambda item: PLACE_OF.get(group_of(item.nodeid), len(PLACE_OF)))
     if not os.environ.get(LONG_WANTED):
         for item in items:
             if item.path.name in LONG:
