@@ -123,14 +123,34 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
 
 
 def _drift(context: Context, days: Days, registered: Registered, staged: DataFrame, record: StageRecord) -> dict[date, DayDrift]:
-    """The days against those before them. The tokens of trailing days are read: about a week's, a few columns of it."""
-    rules = context.catalog.drift
+    """The days against those before them. A day that is blocked is no yesterday of those after it, which are measured again without it.
+
+    Costs one pass, and one more for each blocked day with days after it.
+    """
     files = context.lake.active_files("user_tokens", record.read["user_tokens"], Where(equals=(("tokenizer_version", registered.version),)))
-    history = drift_gates.compared_days({date.fromisoformat(file.partition["ds"]) for file in files}, days, rules.trailing_days)
-    past = sorted({day for compared in history.values() for day in compared} - set(days))
+    published, trailing = {date.fromisoformat(file.partition["ds"]) for file in files}, context.catalog.drift.trailing_days
+    blocked: set[date] = set()
+    history = drift_gates.compared_days(published, days, trailing)
+    found = _measured(context, days, history, registered, staged, record)
+    while newly := [ds for ds in days if found[ds].blocking and ds not in blocked]:
+        blocked.add(newly[0])  # the days before it are settled, those after it are not
+        history = {ds: before for ds, before in drift_gates.compared_days(published, days, trailing, blocked).items() if ds > newly[0]}
+        if not history:
+            break
+        found |= _measured(context, days, history, registered, staged, record)
+    return found
+
+
+def _measured(
+    context: Context, chunk: Days, history: drift_gates.History, registered: Registered, staged: DataFrame, record: StageRecord
+) -> dict[date, DayDrift]:
+    """The days of `history`, of a chunk whose days have their rows in the stage. The tokens of trailing days are read: about a week's, a few columns of it."""
+    days = [*history]
+    compared = {day for before in history.values() for day in before}
+    past = sorted(compared - {*chunk})
     published = context.lake.read("user_tokens", record.read["user_tokens"]).where(F.col("ds").isin(past))
-    tokens = published.where(F.col("tokenizer_version") == registered.version).unionByName(staged)
-    delivered = context.lake.read_declared(DELIVERIES, record.read["deliveries"]).where(F.col("delivered_ds").isin([*past, *days]))
+    tokens = published.where(F.col("tokenizer_version") == registered.version).unionByName(staged.where(F.col("ds").isin([*days, *compared])))
+    delivered = context.lake.read_declared(DELIVERIES, record.read["deliveries"]).where(F.col("delivered_ds").isin([*compared, *days]))
     events = delivered.where(F.col("source").isin([source.name for source in context.catalog.events]))  # profiles come as changes or whole, as it suits
     sums = events.groupBy("source", "delivered_ds").agg(F.sum("clean").alias("clean")).collect()
     clean = {(row.source, row.delivered_ds): int(row.clean) for row in sums}
@@ -138,7 +158,7 @@ def _drift(context: Context, days: Days, registered: Registered, staged: DataFra
     totals = absent.agg(F.sum("nulls").alias("nulls"), F.sum("clean").alias("rows")).collect()
     nulls = {(row["source"], row["column"], row["delivered_ds"]): (int(row["nulls"]), int(row["rows"])) for row in totals}
     sizes = {(source["name"], level["level"]): int(level["codebook_size"]) for source in registered.layout["sources"] for level in source["levels"]}
-    return {day.ds: day for day in drift_gates.measured(tokens, history, sizes, clean, nulls, rules)}
+    return {day.ds: day for day in drift_gates.measured(tokens, history, sizes, clean, nulls, context.catalog.drift)}
 
 
 def _blocked(day: DayDrift, registered: Registered) -> list[str]:

@@ -4,6 +4,7 @@ Pure but for reading the clean rows: nothing is written. Cost: one pass over nar
 days times the profile rows inside its lookback.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import reduce
@@ -13,13 +14,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.context import Context
-from jobs.day_states import definition_hash, summed
+from jobs.day_states import NOTHING, built_when_published, definition_hash, ledger_days, runs_of_days, sum_text, summed
 from jobs.delta_tables import on_days
 from jobs.validation_rules import end_of_day
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
 from schemas.source_events import source_table_name
 
+REWRITTEN = "rewritten"  # in the ledger's detail: days whose changed rows are known from their publish on, whatever their cutoff
 FEATURES = 1  # counts changes of the meaning of feature_columns and build_user_features
 
 
@@ -57,6 +59,27 @@ def available_sums(context: Context, days: Days, known: Column, versions: Mappin
         rows = on_days(rows, days) if source.kind == "events" else _valid_on(rows, days, source, context)
         frames.append(rows.where(F.col("available_time") <= known).select(F.lit(source.name).alias("source"), "ds", "row_hash"))
     return summed(reduce(DataFrame.unionAll, frames), "source", "ds")
+
+
+def rewritten(context: Context, days: Days, versions: Mapping[str, int]) -> set[date]:
+    """The published days of which more than late rows has changed since: a delivery that came again, a replay, a template.
+
+    A repair's cutoff speaks for rows that came late; of the others nobody knew before the repair.
+    """
+    known = built_when_published(context, days)
+    definition = features_definition(context.catalog)
+    found = {ds for ds, state in known.items() if state.definition != definition}
+    for moment in dict.fromkeys(state.cutoff for state in known.values()):
+        for part in runs_of_days(ds for ds, state in known.items() if state.cutoff == moment and ds not in found):
+            sums = {(row["ds"], row["source"]): sum_text(row) for row in available_sums(context, part, cutoff(context.catalog, moment), versions).collect()}
+            found |= {ds for ds in part for source, before in known[ds].inputs.items() if sums.get((ds, source), NOTHING) != before}
+    return found
+
+
+def known_from_publish(context: Context, days: Days) -> set[date]:
+    """The days that the last build of each found rewritten: it noted them under `REWRITTEN`."""
+    builds = ledger_days(context, "build_user_features", days, ("done",)).groupBy("ds").agg(F.max_by("detail", "started_at").alias("detail"))
+    return {row.ds for row in builds.collect() if str(row.ds) in json.loads(row.detail or "{}").get(REWRITTEN, [])}
 
 
 def _valid_on(rows: DataFrame, days: Days, profile: Source, context: Context) -> DataFrame:

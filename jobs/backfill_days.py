@@ -15,7 +15,10 @@ from datetime import date, datetime
 from jobs import audit_tokens, build_user_features, encode_users, plan_days, publish_tokens, validate_sources
 from jobs.context import Context
 from jobs.day_states import runs_of_days
+from jobs.errors import BadInput, GateRefused
 from jobs.registered_tokenizers import promoted_version
+from schemas import keys
+from schemas.errors import SchemaError
 from schemas.keys import Days
 
 DAYS_AT_ONCE = 7
@@ -60,22 +63,49 @@ def run(
 ) -> int:
     """Days worked on. An error of a stage ends it; what was done before stands, and the next backfill starts there.
 
+    A gate's refusal holds up its own day alone: a chunk that is refused goes day by day, the other chunks go on, and `GateRefused` with
+    every refusal is raised in the end.
+
     Each pass has a run id of its own, `run_id-2` from the second on: a day that two passes publish keeps the rows of the first.
     """
     worked: set[date] = set()
+    refused: dict[date, str] = {}
+    check_run_id(context.run_id)
     named = version or promoted_version(context)  # once: a promotion meanwhile is for the next backfill
     for done in range(PASSES):
         passing = replace(context, run_id=run_ids(context.run_id)[done])
-        entries = plan_days.run(passing, days, version, cutoff)
+        entries = [entry for entry in plan_days.run(passing, days, version, cutoff) if entry.ds not in refused]
         cut_short = [entry for entry in entries if entry.reason == plan_days.CUT_SHORT]
         planned = chunks(cut_short or entries, days_at_once)
         for number, chunk in enumerate(planned, start=1):
             tell(chunk, number, len(planned))
-            run_chunk(passing, chunk, named)
+            refused |= refusals(passing, chunk, named)
             worked |= {*chunk.days}
         if all(validate_sources.STAGE not in chunk.stages for chunk in planned):
             break
+    if refused:
+        raise GateRefused("\n".join(dict.fromkeys(refused[ds] for ds in sorted(refused))))
     return len(worked)
+
+
+def check_run_id(run_id: str) -> None:
+    """Raises `BadInput` where the run ids of later passes would be too long for one."""
+    try:
+        keys.version(run_ids(run_id)[-1])
+    except SchemaError:
+        longest = len(run_id) - len(run_ids(run_id)[-1]) + 63
+        raise BadInput(f"--run-id {run_id}: found {len(run_id)} characters, expected at most {longest}, as later passes add a number") from None
+
+
+def refusals(context: Context, chunk: Chunk, version: str | None) -> dict[date, str]:
+    """The days that a gate refused, with its words; the others are done. The days of a refused chunk are done one by one."""
+    try:
+        run_chunk(context, chunk, version)
+    except GateRefused as refusal:
+        if len(chunk.days) == 1:
+            return {chunk.days.first: str(refusal)}
+        return {day: said for ds in chunk.days for day, said in refusals(context, replace(chunk, days=Days(ds, ds)), version).items()}
+    return {}
 
 
 def run_chunk(context: Context, chunk: Chunk, version: str | None) -> None:

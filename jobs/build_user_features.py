@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs import quality, retention
-from jobs.available_rows import available_sums, cutoff, default_cutoff, features_definition, passed_rows
+from jobs.available_rows import REWRITTEN, available_sums, cutoff, default_cutoff, features_definition, passed_rows, rewritten
 from jobs.changed_days import DAY_PATIENCE, changed_days, is_being_validated
 from jobs.context import Context
 from jobs.day_states import DayState, last_done, null_safe_hash, runs_of_days, sum_text, sums_by_day
@@ -126,7 +126,7 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, f
     with changed_days(context, STAGE, days, describe, force=force) as parts:
         for part in parts:
             for chunk in _with_one_cutoff(part, cutoffs):
-                _run(context, chunk, cutoffs[chunk.first])
+                _run(context, chunk, cutoffs[chunk.first], force=force)
 
 
 def _repairs(context: Context, days: Days) -> dict[date, datetime | None]:
@@ -163,12 +163,16 @@ def states(context: Context, days: Days, given: datetime | None, inputs: Mapping
     }
 
 
-def _run(context: Context, days: Days, given: datetime | None) -> None:
+def _run(context: Context, days: Days, given: datetime | None, *, force: bool) -> None:
     with record_stage(context, STAGE, days) as record:
         known = cutoff(context.catalog, given)
         record.read.update(_pinned(context, days, known, given or default_cutoff(context.catalog, days.last)))
         _require_validated(context, days, record.read["deliveries"])
+        if not force:  # a retention that took its rows meanwhile has said so before
+            retention.require_sources(context, days)
         inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, known, record.read).collect()}
+        if given is not None and (others := rewritten(context, days, record.read)):
+            record.notes[REWRITTEN] = sorted(map(str, others))
         for source in context.catalog.events:
             record.rows[f"{source.name}.available"] = sum(row["rows"] for (_, name), row in inputs.items() if name == source.name)
         all_events = _events(context, days, known, record).persist(StorageLevel.MEMORY_AND_DISK)

@@ -96,16 +96,36 @@ def last_done(context: Context, stage: str, days: Days, version: str | None = No
 
 def last_attempts(context: Context, stage: str, days: Days, version: str | None = None, *, statuses: Sequence[str] = ATTEMPTED) -> dict[date, Attempt]:
     """The newest attempt at each day by `stage` (under `version`), of those that ended as one of `statuses`."""
-    ledger = context.lake.read("runs").where((F.col("stage") == stage) & F.col("status").isin(*statuses))
-    ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
-    worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
-    attempts = ledger.select("status", "started_at", "states", F.explode(worked).alias("ds"))
+    attempts = ledger_days(context, stage, days, statuses)
     mine = F.filter("states", lambda s: (s["ds"] == F.col("ds")) & s["tokenizer_version"].eqNullSafe(F.lit(version)))
     attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where(F.col("state").isNotNull())
     newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")).select("last.*")
     return {
         row.ds: Attempt(status="done" if row.status == "adjusted" else row.status, state=_state(row), started_at=row.started_at) for row in newest.collect()
     }
+
+
+def ledger_days(context: Context, stage: str, days: Days, statuses: Sequence[str] = ATTEMPTED) -> DataFrame:
+    """One row per run of the stage and day of `days`: ds, status, started_at, states, detail."""
+    ledger = context.lake.read("runs").where((F.col("stage") == stage) & F.col("status").isin(*statuses))
+    ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
+    worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
+    return ledger.select("status", "started_at", "states", "detail", F.explode(worked).alias("ds"))
+
+
+def built_when_published(context: Context, days: Days) -> dict[date, DayState]:
+    """What `build_user_features` had recorded of each published day when a version published it last; of several versions the one longest ago."""
+    statuses = ("done", "adjusted")
+    publishes = ledger_days(context, "publish_tokens", days, statuses)
+    publishes = publishes.select("ds", "started_at", F.explode(F.filter("states", lambda s: s["ds"] == F.col("ds"))).alias("state"))
+    newest = publishes.groupBy("ds", "state.tokenizer_version").agg(F.max("started_at").alias("published_at"))
+    oldest = newest.groupBy("ds").agg(F.min("published_at").alias("published_at"))
+    builds = ledger_days(context, "build_user_features", days, statuses).withColumn(
+        "state", F.get(F.filter("states", lambda s: s["ds"] == F.col("ds")), F.lit(0))
+    )
+    known = builds.join(oldest, on="ds", how="inner").where((F.col("started_at") <= F.col("published_at")) & F.col("state").isNotNull())
+    rows = known.groupBy("ds").agg(F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")).select("last.*")
+    return {row.ds: _state(row) for row in rows.collect()}
 
 
 def _state(row: Row) -> DayState:

@@ -1,7 +1,7 @@
 """Gates that know yesterday: a day's tokens against the days published before it, under the same tokenizer version.
 
 Reads nothing by itself: `audit_tokens` hands it frames. Spark aggregates, so that the driver sees a few numbers per source
-and level. A day of a chunk is compared as if the days before it in the chunk were published, as they are day by day.
+and level. A day of a chunk is compared as if the days before it in the chunk were published but for those that are blocked, as day by day.
 
     users          users with tokens: 1 - smaller / larger, so that halving and doubling are both 0.5; against the last day before, or
                    the same weekday a week before where that is nearer
@@ -13,7 +13,7 @@ and level. A day of a chunk is compared as if the days before it in the chunk we
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import Any
@@ -51,9 +51,9 @@ class Measure:
         return f"{self.gate}{where}: {self.value:.3f} ({self.found:g}, before {self.usual:g})"
 
 
-def compared_days(published: Iterable[date], days: Days, trailing: int) -> dict[date, tuple[date, ...]]:
-    """For each of `days` the last `trailing` days before it that are published or of the chunk."""
-    known = sorted({*published, *days})
+def compared_days(published: Iterable[date], days: Days, trailing: int, blocked: Collection[date] = ()) -> dict[date, tuple[date, ...]]:
+    """For each of `days` the last `trailing` days before it that are published or of the chunk, but for its `blocked` ones, which nobody published."""
+    known = sorted({*published, *days} - {*blocked})
     return {ds: tuple([day for day in known if day < ds][-trailing:]) for ds in days}
 
 

@@ -17,7 +17,7 @@ from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, last_done
 from jobs.delta_tables import Where, on_days
 from jobs.gate_release import accepted_days
 from jobs.registered_tokenizers import Registered, find_registered
-from jobs.staged_files import staged_files
+from jobs.staged_files import NO_FILES, staged_files
 from schemas.keys import Days
 
 OUTPUT_ROWS = dict(zip(DAILY_STAGES, ("rows_in", "user_features", "staged_user_tokens", "staged_user_tokens", "user_tokens"), strict=True))
@@ -71,7 +71,7 @@ def run(context: Context, days: Days, version: str | None = None, cutoff: dateti
     entries: list[Entry] = []
     for ds in days:
         found = _of_day(now, ds, [stage for stage in DAILY_STAGES if stage not in settled[ds] or (stage == validate_sources.STAGE and ds in now.running)])
-        if ds in elsewhere and not now.published[ds] and not now.done("publish_tokens", ds):
+        if ds in elsewhere and not now.published[ds] and not any(ds in now.attempts[stage] for stage in TOKEN_STAGES):
             found = [entry for entry in found if entry.stage not in TOKEN_STAGES]
         entries += found
     delivered, users = _delivered_rows(context, days), {ds: _count(now.features[ds]) for ds in days}
@@ -137,12 +137,19 @@ def _reason(now: _Now, stage: str, ds: date) -> tuple[str, datetime | None]:
     if stage == "build_user_features":
         return now.available.reason(ds, state, now.features[ds])
     if stage == "encode_users":
-        return _difference(state, now.registered.fingerprint, {"user_features": now.features[ds]}), None
+        return _difference(state, now.registered.fingerprint, {"user_features": now.features[ds]}) or _unstaged(now, ds, state), None
     if stage == "audit_tokens":
         return _audited_reason(now, ds, state), None
     if stage == "publish_tokens":
         return _published_reason(now, ds, state), None
     return _difference(state, now.clean_rows, state.inputs), None
+
+
+def _unstaged(now: _Now, ds: date, encoded: DayState) -> str:
+    """Why a day whose staged rows a retention took has to be encoded again: what reads them is due."""
+    if now.staged[ds] != NO_FILES or encoded.outputs.get("staged_user_tokens", NOTHING) == NOTHING:
+        return ""
+    return "its staged rows are gone" if any(_reason(now, stage, ds)[0] for stage in ("audit_tokens", "publish_tokens")) else ""
 
 
 def _audited_reason(now: _Now, ds: date, state: DayState) -> str:

@@ -6,12 +6,14 @@ did not change keeps the moment from which it was known (`available_at`); one th
 whose published rows already say what the stage says is skipped.
 """
 
-from dataclasses import replace
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from jobs.available_rows import known_from_publish
 from jobs.changed_days import changed_days
 from jobs.context import Context
 from jobs.day_states import DayState, sums_by_day, tokens_hash
@@ -28,6 +30,7 @@ from schemas.user_tokens import codes_column
 
 STAGE = "publish_tokens"
 KEY = ("user_id", "ds", "tokenizer_version")
+SAME = ("user_id", "ds", "row_hash")  # a user's behaviour, whatever its codes
 
 
 def unchanged(sources: tuple[str, ...]) -> Column:
@@ -38,16 +41,37 @@ def unchanged(sources: tuple[str, ...]) -> Column:
     return F.coalesce(same, F.lit(False))
 
 
-def published_rows(staged: DataFrame, old: DataFrame, sources: tuple[str, ...], run_id: str, now: datetime) -> DataFrame:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Before:
+    """What readers could know of the days before this publish."""
+
+    rows: DataFrame  # published under the version
+    elsewhere: DataFrame | None = None  # published under other versions, where there are any
+    rewritten: Set[date] = frozenset()  # more than late rows has changed since, so that a repair's cutoff says nothing of them
+
+
+def published_rows(staged: DataFrame, before: Before, sources: tuple[str, ...], run_id: str, now: datetime) -> DataFrame:
     """The staged rows. One that was published before, unchanged, keeps its `available_at`; another row of a published day is known
     from its cutoff on where that is later than all that the day said, and otherwise from `now` on: whoever was to decide before saw the old row.
+
+    For a day that the version has not published, other versions speak: what they say of a user's behaviour is known as long as they say it.
     """
-    said = old.groupBy("ds").agg(F.max("available_at").alias("until"))
-    joined = staged.alias("n").join(old.alias("o"), on=[F.col(f"n.{key}") == F.col(f"o.{key}") for key in KEY], how="left")
+    said = before.rows.groupBy("ds").agg(F.max("available_at").alias("until"))
+    joined = staged.alias("n").join(before.rows.alias("o"), on=[F.col(f"n.{key}") == F.col(f"o.{key}") for key in KEY], how="left")
     joined = joined.join(F.broadcast(said).alias("said"), on=F.col("n.ds") == F.col("said.ds"), how="left")
-    from_now = F.greatest(F.lit(now.isoformat()).cast("timestamp"), F.col("said.until") + F.expr("INTERVAL 1 MICROSECOND"))
-    changed = F.when(F.col("n.available_at") <= F.col("said.until"), from_now).otherwise(F.col("n.available_at"))
-    replaced = {"available_at": F.when(unchanged(sources), F.col("o.available_at")).otherwise(changed), "run_id": F.lit(run_id)}
+    until, same_elsewhere = F.col("said.until"), F.lit(None).cast("timestamp")
+    if before.elsewhere is not None:
+        same = before.elsewhere.groupBy(*SAME).agg(F.min("available_at").alias("known"))
+        others = before.elsewhere.groupBy("ds").agg(F.max("available_at").alias("until"))
+        joined = joined.join(same.alias("same"), on=[F.col(f"n.{key}") == F.col(f"same.{key}") for key in SAME], how="left")
+        joined = joined.join(F.broadcast(others).alias("others"), on=F.col("n.ds") == F.col("others.ds"), how="left")
+        same_elsewhere = F.when(until.isNull(), F.col("same.known"))
+        until = F.coalesce(until, F.col("others.until"))
+    from_now = F.greatest(F.lit(now.isoformat()).cast("timestamp"), until + F.expr("INTERVAL 1 MICROSECOND"))
+    late = (F.col("n.available_at") > until) & ~F.col("n.ds").isin([*before.rewritten])
+    changed = F.when(until.isNull() | late, F.col("n.available_at")).otherwise(from_now)
+    known = F.when(unchanged(sources), F.col("o.available_at")).otherwise(F.coalesce(same_elsewhere, changed))
+    replaced = {"available_at": known, "run_id": F.lit(run_id)}
     return joined.select(*(replaced.get(name, F.col(f"n.{name}")).alias(name) for name in staged.columns))
 
 
@@ -109,12 +133,22 @@ def _run(context: Context, days: Days, registered: Registered, accept: str | Non
             if not _published_by_this_run(context, days, superseded, old):
                 _keep_superseded(context, superseded, where, record)
         tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
-        rows = published_rows(staged, old, sources, context.run_id, datetime.now(UTC)).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
+        before = Before(rows=old, elsewhere=_elsewhere(context, days, registered, old_version), rewritten=known_from_publish(context, days))
+        rows = published_rows(staged, before, sources, context.run_id, datetime.now(UTC)).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
         metadata = _metadata(context, days, registered, audit) | ({"accepted": accept} if accept is not None else {})
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)
         seen = states(context, days, registered, record.read["staged_user_tokens"], record.written["user_tokens"])
         record.states += seen.values()
+
+
+def _elsewhere(context: Context, days: Days, registered: Registered, version: int) -> DataFrame | None:
+    """The days' rows of other tokenizer versions, by the table's `version`."""
+    files = context.lake.active_files("user_tokens", version, Where(days=days))
+    if all(file.partition["tokenizer_version"] == registered.version for file in files):
+        return None
+    rows = on_days(context.lake.read("user_tokens", version), days).where(F.col("tokenizer_version") != registered.version)
+    return rows.select(*SAME, "available_at")
 
 
 def _passing_audit(context: Context, days: Days, registered: Registered, record: StageRecord, accept: str | None) -> Row:

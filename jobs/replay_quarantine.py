@@ -17,6 +17,7 @@ from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused
 from jobs.forgotten_ids import marked, required_key
 from jobs.ledger import StageRecord, record_stage
+from jobs.raw_input import needed_columns
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from schemas.catalog import Source
 from schemas.deliveries import DELIVERIES
@@ -31,6 +32,19 @@ def as_raw(quarantined: DataFrame, names: list[str]) -> DataFrame:
     """Quarantined rows in the form of raw input: the map of raw values as a struct again."""
     struct = F.struct(*(F.col("raw").getItem(name).alias(name) for name in names))
     return quarantined.select(struct.alias("raw"), "delivered_ds", "delivery_id")
+
+
+def absent_columns(source: Source, names: list[str], delivery_id: str, days: Days) -> list[str]:
+    """Columns that the declaration reads now and the quarantined rows don't have: null where a JSON field may be. Raises `BadInput` for others."""
+    absent = [name for name in needed_columns(source) if name not in names]
+    nullable = {c.source_column for c in source.columns if c.nullable} if source.input.format == "json" else set()
+    missing = [name for name in absent if name not in nullable]
+    if missing:
+        raise BadInput(
+            f"delivery {delivery_id}: its quarantined rows have no column {', '.join(missing)}, found {', '.join(names)}; "
+            f"correct `from` in sources/{source.name}.yaml, or have it delivered again and run `u2qt validate --ds {days}`"
+        )
+    return absent
 
 
 def not_yet_in(rows: DataFrame, table: DataFrame) -> DataFrame:
@@ -73,6 +87,7 @@ def _replay(context: Context, source: Source, deliveries: list[Row], delivery_id
     if not names:
         record.rows.update(released=0, refused=0)
         return
+    names += absent_columns(source, names, delivery_id, days)
     run_id = F.lit(context.run_id).alias("run_id")
     key = required_key(context)
     checked = marked(checked_rows(as_raw(mine, names), source, context.catalog), context, key).localCheckpoint()

@@ -14,4 +14,11 @@ def staged_files(context: Context, days: Days, tokenizer_version: str, table_ver
     where = Where(days=days, equals=(("tokenizer_version", tokenizer_version),))
     for file in context.lake.active_files("staged_user_tokens", table_version, where):
         names[date.fromisoformat(file.partition["ds"])].append(file.url.rsplit("/", 1)[-1])
-    return {ds: hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest() for ds, found in names.items()}
+    return {ds: _named(found) for ds, found in names.items()}
+
+
+def _named(files: list[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()
+
+
+NO_FILES = _named([])

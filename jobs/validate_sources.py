@@ -82,8 +82,8 @@ def _run(context: Context, days: Days) -> None:
         key, announced = required_key(context), Once(partial(announce, context, days, STAGE))
         with being_validated(context.lake, days), ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
             opened = list(pool.map(partial(opened_source, context, days), context.catalog.sources))
+            _refuse_days_after_the_last(context, days, opened)
             outcomes = list(pool.map(partial(validate_source, context, days, key=key, before_writing=announced), opened))
-            _refuse_days_after_the_last(context, days, outcomes)
             _write_deliveries(context, days, outcomes)
         _fill(record, outcomes)
         record.states += states(context, days, {outcome.source: outcome.raw for outcome in outcomes}).values()
@@ -248,11 +248,14 @@ def _reconcile(source: Source, counted: list[Row], deliveries: list[Row]) -> Non
         raise RuntimeError(f"source {source.name}: rows in {sorted(raw.items())}, outcomes {sorted(sums.items())}; a row was lost or doubled")
 
 
-def _refuse_days_after_the_last(context: Context, days: Days, outcomes: list[SourceOutcome]) -> None:
-    """With deliveries named by a column alone an empty day may be a day that was never delivered; a day's folder is an answer."""
+def _refuse_days_after_the_last(context: Context, days: Days, opened: list[OpenedSource]) -> None:
+    """With deliveries named by a column alone an empty day may be a day that was never delivered; a day's folder is an answer.
+
+    Before anything is written: what the days have stays, as an input that lost its newest days is no word about them.
+    """
     if any(source.input.delivered_ds is None for source in context.catalog.sources):
         return
-    if any(delivery.delivered_ds == days.last for outcome in outcomes for delivery in outcome.deliveries):
+    if any(not rows_of.raw.where(F.col("delivered_ds") == F.lit(days.last)).isEmpty() for rows_of in opened):
         return
     known = [last_delivered(context.spark, s, context.input_root) for s in context.catalog.sources]
     last = max((day for day in known if day is not None), default=None)

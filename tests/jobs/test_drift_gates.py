@@ -94,6 +94,7 @@ def test_a_chunk_is_compared_as_its_days_would_be_one_by_one() -> None:
     published = {DS + timedelta(days=n) for n in (-9, -5, 0, 4)}
     found = compared_days(published, Days(DS, DS + timedelta(days=1)), 2)
     assert found == {DS: (DS - timedelta(days=9), DS - timedelta(days=5)), DS + timedelta(days=1): (DS - timedelta(days=5), DS)}
+    assert compared_days(published, Days(DS, DS + timedelta(days=1)), 2, {DS})[DS + timedelta(days=1)] == (DS - timedelta(days=9), DS - timedelta(days=5))
 
 
 def test_psi_is_that_of_the_counts_and_noise_is_what_sampling_gives(spark: SparkSession) -> None:
@@ -134,16 +135,16 @@ def test_only_a_blocked_day_is_released_and_only_for_a_reason() -> None:
         require_reason(Days(DS, DS + timedelta(days=1)), "holiday")
 
 
-def unlike(context: Context) -> Context:
-    """`context` with another past: twenty times the bills, half the users, none with search, one code for all apps."""
+def unlike(context: Context, until: date = date(2024, 1, 2)) -> Context:
+    """`context` with another past up to a day: twenty times the bills, half the users, none with search, one code for all apps."""
     catalog = context.catalog.model_copy(update={"drift": RULES.model_copy(update={"least_rows": 10})})
-    past = Days(date(2024, 1, 1), date(2024, 1, 2))
+    past = Days(date(2024, 1, 1), until)
     where = Where(days=past, equals=(("tokenizer_version", "v1"),))
-    rows = context.lake.read("user_tokens").where("ds < '2024-01-03'").localCheckpoint()
+    rows = context.lake.read("user_tokens").where(f"ds <= '{until}'").localCheckpoint()
     app = F.when(F.col("app_codes").isNotNull(), F.array(*(F.lit(31).cast("smallint") for _ in range(4))))
     changed = rows.where("row_hash % 3 = 0").withColumns({"app_codes": app, "search_codes": F.lit(None).cast("array<smallint>")})
     context.lake.replace("user_tokens", changed, where, {})
-    delivered = context.lake.read("deliveries").where("delivered_ds < '2024-01-03'").localCheckpoint()
+    delivered = context.lake.read("deliveries").where(f"delivered_ds <= '{until}'").localCheckpoint()
     bills = F.when(F.col("source") == "bill", 20).otherwise(1)
     more = {name: (F.col(name) * bills).cast("bigint") for name in ("rows_in", "clean", "quarantined", "duplicates")}
     more["nulls"] = F.transform_values("nulls", lambda column, n: F.when(column == "stay", F.col("clean")).otherwise(n * bills))
@@ -181,6 +182,18 @@ def test_a_blocked_day_waits_for_a_reason_that_is_kept(writable: Context) -> Non
         audit_tokens.run(replace(context, run_id="fifth"), LAST, force=True)
     assert [e.stage for e in plan_days.run(context, LAST, cutoff=datetime(2024, 1, 1, tzinfo=UTC)) if e.stage in ("audit_tokens", "publish_tokens")] == []
     publish_tokens.run(replace(context, run_id="sixth"), LAST)
+
+
+def test_a_blocked_day_is_no_yesterday_of_the_next_one(writable: Context) -> None:
+    """Two days unlike the one before them, audited together: both are blocked, as one after the other."""
+    context = unlike(writable, date(2024, 1, 1))
+    both = Days(date(2024, 1, 2), LAST.last)
+    context.spark.sql(f"DELETE FROM delta.`{context.lake.path('user_tokens')}` WHERE ds > '2024-01-01'").collect()
+    with pytest.raises(GateRefused, match=r"(?s)2024-01-02, not like the 1 days before it.*2024-01-03, not like the 1 days before it"):
+        audit_tokens.run(context, both, force=True)
+    with pytest.raises(GateRefused, match="unlike the days before"):
+        publish_tokens.run(context, LAST)
+    assert len({row.ds for row in context.lake.read("audits").where("run_id = 'second' AND drift_blocked").collect()}) == 2
 
 
 def test_the_first_days_pass_and_say_what_they_could_not_know(published: Context) -> None:

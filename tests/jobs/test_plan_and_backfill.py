@@ -12,7 +12,8 @@ from jobs import DAILY_STAGES, backfill_days, build_user_features, delivery_gate
 from jobs.backfill_days import Chunk, chunks
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
-from jobs.errors import Infrastructure
+from jobs.errors import BadInput, GateRefused, Infrastructure
+from jobs.ledger import record_stage
 from jobs.plan_days import Entry
 from schemas.keys import Days
 
@@ -76,6 +77,10 @@ def test_history_is_encoded_again_only_for_a_version_that_is_named(writable: Con
     assert [(ds, stage, reason) for ds, stage, reason in due(writable, version="v2") if stage == "encode_users"] == [
         (ds, "encode_users", "not yet encoded by v2") for ds in DAYS
     ]
+    with pytest.raises(GateRefused), record_stage(writable, "encode_users", Days(SECOND, SECOND), version="v2"):
+        raise GateRefused("a day that the promoted version began is no history")
+    assert due(writable)[0] == (SECOND, "encode_users", "was refused")
+    assert {ds for ds, _, _ in due(writable)} == {SECOND}
 
 
 def test_a_day_of_an_older_tokenizer_is_repaired_and_not_encoded_by_the_promoted_one(writable: Context) -> None:
@@ -105,6 +110,46 @@ def test_a_backfill_does_what_is_due_and_nothing_else(published: Context, writab
     assert ours == theirs
     assert due(writable) == []
     assert backfill_days.run(writable, DAYS, cutoff=ON_TIME) == 0
+
+
+def test_a_refused_day_holds_up_no_other(writable: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chunk goes on day by day; the backfill ends with its refusal, and only it is due."""
+    publish = backfill_days.publish_tokens.run
+
+    def gated(context: Context, days: Days, version: str | None) -> None:
+        if SECOND in days:
+            raise GateRefused("the 2nd is unlike the days before")
+        publish(context, days, version)
+
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('user_tokens')}`").collect()
+    with monkeypatch.context() as patched:
+        patched.setattr(backfill_days.publish_tokens, "run", gated)
+        with pytest.raises(GateRefused, match=r"^the 2nd is unlike the days before$"):
+            backfill_days.run(writable, DAYS, cutoff=ON_TIME)
+    assert [(ds, stage) for ds, stage, _ in due(writable)] == [(SECOND, "publish_tokens")]
+    assert backfill_days.run(writable, DAYS, cutoff=ON_TIME) == 1
+
+
+def test_staged_rows_that_are_gone_are_encoded_again_when_something_reads_them(writable: Context) -> None:
+    """A retention took them; until the gates change nobody misses them."""
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('staged_user_tokens')}` WHERE ds = '2024-01-01'").collect()
+    assert due(writable) == []
+    drift = writable.catalog.drift.model_copy(update={"least_rows": 12_345})
+    changed = replace(writable, catalog=writable.catalog.model_copy(update={"drift": drift}))
+    assert due(changed, Days(FIRST, FIRST)) == [
+        (FIRST, "encode_users", "its staged rows are gone"),
+        (FIRST, "audit_tokens", "encode_users comes first"),
+        (FIRST, "publish_tokens", "audit_tokens comes first"),
+    ]
+    assert backfill_days.run(changed, Days(FIRST, FIRST), cutoff=ON_TIME) == 1
+    assert due(changed, Days(FIRST, FIRST)) == []
+
+
+def test_a_run_id_has_room_for_the_passes_numbers(published: Context) -> None:
+    """Before any work."""
+    backfill_days.check_run_id("r" * 61)
+    with pytest.raises(BadInput, match="found 62 characters, expected at most 61"):
+        backfill_days.run(replace(published, run_id="r" * 62), DAYS)
 
 
 def test_a_first_backfill_takes_late_rows_in(writable: Context) -> None:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Set
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from pyspark.sql import Row
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import audit_tokens, available_rows, backfill_days, build_user_features, delivery_gates, encode_users, plan_days, publish_tokens, validate_sources
@@ -182,12 +183,17 @@ def test_the_default_cutoff_is_the_same_in_python_and_spark(ready: Context) -> N
         assert row["at"] == int(available_rows.default_cutoff(catalog, ds).timestamp()), zone
 
 
-def known_from(context: Context, table: str, day: str = "2024-01-02") -> dict[str, datetime]:
-    return {row.user_id: row.available_at for row in context.lake.read(table).where(f"ds = '{day}'").select("user_id", "available_at").collect()}
+def known_from(context: Context, table: str, version: str = "v1") -> dict[str, datetime]:
+    rows = context.lake.read(table).where(f"ds = '2024-01-02' AND tokenizer_version = '{version}'")
+    return {row.user_id: row.available_at for row in rows.select("user_id", "available_at").collect()}
 
 
-def test_what_changes_a_published_day_is_known_from_then_on(published: Context, fed_late: Context) -> None:
-    """Bills delivered in time by their own words, and seen after the day was published: whoever decided before did not know them."""
+@pytest.mark.parametrize("cutoff", [None, MUCH_LATER], ids=["run again", "repaired"])
+def test_what_changes_a_published_day_is_known_from_then_on(published: Context, fed_late: Context, cutoff: datetime | None) -> None:
+    """Bills delivered in time by their own words, and seen after the day was published: whoever decided before did not know them.
+
+    A repair's cutoff, of a time when nobody knew them either, says nothing of them. Nor does a version that publishes the day for the first time.
+    """
     raw = Path(fed_late.input_root) / "bill" / "delivered_ds=2024-01-02"
     delivered = fed_late.spark.read.parquet(str(raw))
     clean = fed_late.lake.read("source_bill").where("ds = '2024-01-02' AND delivered_ds = '2024-01-02'").orderBy("bill_id").limit(1).select("bill_id")
@@ -195,7 +201,7 @@ def test_what_changes_a_published_day_is_known_from_then_on(published: Context, 
     more = delivered.dropDuplicates(["uid"]).limit(20).withColumn("bill_id", F.concat(F.lit("again-"), F.col("uid")))
     extra.unionByName(more).write.mode("append").parquet(str(raw))
     begun = datetime.now(UTC)
-    run_day(fed_late, SECOND)
+    run_day(fed_late, SECOND, cutoff)
     before, after, superseded = known_from(published, "user_tokens"), known_from(fed_late, "user_tokens"), known_from(fed_late, "user_tokens_superseded")
     assert superseded
     assert superseded.items() <= before.items()
@@ -206,6 +212,31 @@ def test_what_changes_a_published_day_is_known_from_then_on(published: Context, 
     again = replace(fed_late, run_id="again")
     publish_tokens.run(again, SECOND, "v1", force=True)
     assert known_from(again, "user_tokens") == after
+    again.lake.append("tokenizers", again.lake.read("tokenizers").withColumn("tokenizer_version", F.lit("v2")), {})
+    for stage in (encode_users, audit_tokens, publish_tokens):
+        stage.run(again, SECOND, "v2")
+    assert known_from(again, "user_tokens", "v2") == after
+
+
+def test_a_version_s_first_word_on_a_day_is_known_as_other_versions_had_it(spark: SparkSession) -> None:
+    """From when they say the same; a user of whom they say something else is known from now on, but for rows that a repair of today lets in."""
+    schema = "user_id string, ds date, tokenizer_version string, row_hash bigint, bill_codes array<smallint>, available_at timestamp, run_id string"
+    ds, early, late, now = SECOND.first, datetime(2024, 1, 3, tzinfo=UTC), datetime(2024, 1, 9, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
+
+    def rows(version: str, hashes: dict[str, int], known: datetime) -> DataFrame:
+        return spark.createDataFrame([(user, ds, version, row_hash, [1], known, "r") for user, row_hash in hashes.items()], schema)
+
+    elsewhere = rows("v1", {"same": 1, "other": 2}, early).unionByName(rows("v1", {"repaired": 3}, late)).unionByName(rows("v0", {"same": 1, "other": 4}, late))
+
+    def first_word(known: datetime, rewritten: Set[date] = frozenset()) -> dict[str, datetime]:
+        before = publish_tokens.Before(rows=rows("v2", {}, early), elsewhere=elsewhere, rewritten=rewritten)
+        found = publish_tokens.published_rows(rows("v2", {"same": 1, "other": 5, "repaired": 3, "new": 6}, known), before, ("bill",), "now", now)
+        return {row.user_id: row.available_at.astimezone(UTC) for row in found.collect()}
+
+    said = {"same": early, "repaired": late}
+    assert first_word(early) == said | {"other": now, "new": now}
+    assert first_word(datetime(2024, 1, 20, tzinfo=UTC)) == said | dict.fromkeys(("other", "new"), datetime(2024, 1, 20, tzinfo=UTC))
+    assert first_word(datetime(2024, 1, 20, tzinfo=UTC), {ds}) == said | {"other": now, "new": now}
 
 
 def test_rows_of_a_blocked_delivery_are_in_no_day(published: Context, fed_late: Context) -> None:

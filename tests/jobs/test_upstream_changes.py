@@ -198,6 +198,45 @@ def test_a_replay_judges_the_day_as_a_validation_does(refused: Context) -> None:
     assert outcomes(refused)[0].gate == "blocked"
 
 
+def from_column(context: Context, column: str, format: str) -> Context:
+    """The catalog with `stay` read from another raw column."""
+    (source,) = visits(format).sources
+    columns = tuple(c.model_copy(update={"raw_name": column}) if c.name == "stay" else c for c in source.columns)
+    return replace(context, catalog=context.catalog.model_copy(update={"sources": (source.model_copy(update={"columns": columns}),)}))
+
+
+def test_a_replay_knows_columns_that_came_after_the_rows(shop: Context) -> None:
+    """A JSON field that may be absent is null in them; a column of another format is missing, which is said."""
+    context = deliver(shop, "json", rows())
+    validate_sources.run(bounded(context, 8), DAY)
+    assert replay_quarantine.run(from_column(context, "stay_s", "json"), "visits-2026-03-01") == {"released": 2, "refused": 0}
+    assert {row.visit: row.stay for row in context.lake.read("source_visits").collect()} == {"v0": 7, "v1": 8, "v2": None, "v3": None}
+    other = deliver(shop, "parquet", rows(), NEXT)
+    with pytest.raises(GateRefused):
+        validate_sources.run(bounded(other, 0), NEXT)
+    with pytest.raises(BadInput, match="its quarantined rows have no column stay_s, found page, seen_at, stay, user, visit"):
+        replay_quarantine.run(from_column(other, "stay_s", "parquet"), "visits-2026-03-02")
+
+
+def test_an_input_that_lost_its_newest_days_leaves_them_as_they_are(shop: Context) -> None:
+    """Deliveries named by a column alone: a day after the last one is refused before anything is written of the days asked for."""
+    (source,) = visits("json").sources
+    named = source.model_copy(update={"input": source.input.model_copy(update={"path": "visits", "delivered_ds": "arrived"})})
+    context = replace(shop, catalog=shop.catalog.model_copy(update={"sources": (named,)}))
+    folder, both = Path(context.input_root) / "visits", Days(DAY.first, NEXT.first)
+    folder.mkdir()
+    lines = [json.dumps(row | {"arrived": f"2026-03-0{1 + i % 2}"}) + "\n" for i, row in enumerate(rows())]
+    (folder / "part.json").write_text("".join(lines))
+    validate_sources.run(context, both)
+    tables = ("source_visits", "deliveries")
+    before = [context.lake.version(table) for table in tables]
+    (folder / "part.json").write_text("".join(lines[::2]))
+    for days in (NEXT, both):
+        with pytest.raises(BadInput, match="no source delivered anything on 2026-03-02, and the last delivered day is 2026-03-01"):
+            validate_sources.run(context, days)
+    assert [context.lake.version(table) for table in tables] == before
+
+
 def test_a_replay_that_is_cut_short_leaves_a_day_to_validate(refused: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its tables a row is in both: nothing is built of that, and it can't be replayed over; a validation mends it."""
     context = bounded(refused, 100)
