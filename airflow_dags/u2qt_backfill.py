@@ -31,8 +31,8 @@ done by then is nothing to do. So the DAG may be triggered again at any time, an
 that). It does not *guarantee* that a day ends before a later one starts: a task that waits for another try, or that was cleared, lets later ones pass, a
 failed day does not stop them, and with more than one at once they overlap. No rows are harmed; but a day that is audited before the
 days before it are published is compared with fewer days by its drift gates, and a day with rows of another day whose validation was cut short
-is refused until that one is validated. Who needs strict order runs `u2qt backfill --from D --to D`, which ends at
-the first failure.
+is refused until that one is validated. Who needs strict order runs `u2qt backfill --from D --to D`, which does oldest days first, goes on
+past a day that a gate refuses and ends at any other failure.
 
 **History for a new tokenizer**: give `tokenizer_version`; without it the promoted version's days are looked at, and days that some version has
 published are left as they are. **Late rows**: they count up to `cutoff`, by default up to what is validated.
