@@ -17,6 +17,12 @@ from schemas.keys import Days
 from tests.conftest import PUBLISHED, REPOSITORY
 
 
+@pytest.fixture
+def published(published_few: Context) -> Context:
+    """Three sources are enough here, and half the time."""
+    return published_few
+
+
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -25,6 +25,12 @@ RUN = StageRun(stage="encode_users", run_id="r", days=DAY, started=datetime(2024
 
 
 @pytest.fixture
+def published(published_few: Context) -> Context:
+    """Three sources are enough here, and half the time."""
+    return published_few
+
+
+@pytest.fixture
 def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The client is configured to append to this file."""
     path = tmp_path / "lineage.jsonl"
