@@ -64,10 +64,10 @@ GROUPS = {
 }
 LONG_FIRST = (
     "kills",
-    "test_forget_users.py",
+    "test_rerun_and_late_data.py",  # not airflow's, which would wait for the lake that the kills make first
     "airflow",
+    "test_forget_users.py",
     "test_two_at_once.py",
-    "test_rerun_and_late_data.py",
     "test_plan_and_backfill.py",
     "test_daily_stages.py",
     "test_standalone.py",
