@@ -68,7 +68,7 @@ SIGNS = (  # the first that is found counts: a full disk makes Java fail in othe
     Sign(
         pattern=re.compile(
             r"Answer from Java side is empty|Error while sending or receiving|JAVA_GATEWAY_EXITED|An error occurred while trying to connect to the Java|"
-            r"no way to Java|Py4JError: An error occurred while calling \S+\s*\Z"  # an error of Java's brings its trace, a lost answer nothing
+            r"Connection\w*Error: [^\n]*\(py4j\)|Py4JError: An error occurred while calling \S+\s*\Z"  # an error of Java's brings its trace, a lost answer nothing
         ),
         lack="Spark's Java process has ended",
         way_out=JVM_OUT,
@@ -145,7 +145,7 @@ def _text(error: BaseException) -> str:
         return f"{type(error).__name__}: {_text(silent)}"
     if isinstance(error, OSError) and error.errno in ERRNOS:
         return f"{said} {error.filename or ''} {ERRNOS[error.errno]}"
-    return f"no way to Java: {said}" if isinstance(error, ConnectionError) and _raised_in("py4j", error) else said
+    return f"{type(error).__name__}: {error} (py4j)" if isinstance(error, ConnectionError) and _raised_in("py4j", error) else said
 
 
 def _raised_in(package: str, error: BaseException) -> bool:
