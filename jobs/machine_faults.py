@@ -68,7 +68,7 @@ SIGNS = (  # the first that is found counts: a full disk makes Java fail in othe
     Sign(
         pattern=re.compile(
             r"Answer from Java side is empty|Error while sending or receiving|JAVA_GATEWAY_EXITED|An error occurred while trying to connect to the Java|"
-            r"Connection\w*Error: [^\n]*\(py4j\)|Py4JError: An error occurred while calling \S+\s*\Z"  # an error of Java's brings its trace, a lost answer nothing
+            r"Connection\w*Error: [^\n]*\(py4j\)|Py4JError: An error occurred while calling \S+\s*\Z"
         ),
         lack="Spark's Java process has ended",
         way_out=JVM_OUT,
