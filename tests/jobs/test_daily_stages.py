@@ -23,12 +23,6 @@ LAST = Days(date(2024, 1, 3), date(2024, 1, 3))
 CODES = ("bill_codes", "mini_program_codes", "spm_codes", "app_codes", "search_codes", "profile_codes")
 
 
-@pytest.fixture
-def published(published_few: Context) -> Context:
-    """Three sources are enough here, and half the time."""
-    return published_few
-
-
 def content(table: DataFrame) -> list[str]:
     """Rows as text without what a re-run may change, in a stable order."""
     kept = [name for name in table.columns if name not in ("run_id", "available_at")]
