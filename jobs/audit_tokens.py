@@ -18,10 +18,10 @@ from pyspark.sql import functions as F
 from jobs import drift_gates, quality, retention
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import DayState, definition_hash, runs_of_days, sum_text, summed
+from jobs.day_states import DayState, definition_hash, last_done, runs_of_days, sum_text, summed
 from jobs.delta_tables import Where, on_days
 from jobs.drift_gates import DayDrift
-from jobs.errors import GateRefused
+from jobs.errors import BadInput, GateRefused
 from jobs.gate_release import accepted_days
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered
@@ -47,7 +47,10 @@ def mismatches(staged: Mapping[date, Row], features: Mapping[date, Row], days: D
 
 
 def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
-    """Raises `GateRefused` naming every failing expectation with counts and sample row hashes, or every gate that blocked."""
+    """Raises `GateRefused` naming every failing expectation with counts and sample row hashes, or every gate that blocked.
+
+    Raises `BadInput` for a day that was never encoded.
+    """
     with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
         retention.require_features(context, days)
@@ -101,6 +104,7 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
         staged = on_days(context.lake.read("staged_user_tokens", record.read["staged_user_tokens"]), days)
         staged = staged.where(F.col("tokenizer_version") == registered.version)
         counts = {row.ds: row for row in summed(staged, "ds").collect()}
+        _require_encoded(context, {*days} - {*counts}, registered)
         features = on_days(context.lake.read("user_features", record.read["user_features"]), days)
         feature_sums = {row.ds: row for row in summed(features, "ds").collect()}
         failures = mismatches(counts, feature_sums, days)
@@ -120,6 +124,13 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
         if blocked:
             raise GateRefused("\n".join([refused, *blocked]))
         record.states += _states(context, days, registered, feature_sums, record.read["staged_user_tokens"]).values()
+
+
+def _require_encoded(context: Context, empty: set[date], registered: Registered) -> None:
+    """A day without staged rows is an empty one only where the ledger has it encoded."""
+    never = empty - {*last_done(context, "encode_users", Days(min(empty), max(empty)), registered.version)} if empty else empty
+    for days in runs_of_days(never):
+        raise BadInput(f"staged_user_tokens, {days}, {registered.version}: no rows and never encoded; run `u2qt encode` for it first")
 
 
 def _drift(context: Context, days: Days, registered: Registered, staged: DataFrame, record: StageRecord) -> dict[date, DayDrift]:

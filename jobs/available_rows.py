@@ -14,8 +14,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.context import Context
-from jobs.day_states import NOTHING, built_when_published, definition_hash, ledger_days, runs_of_days, sum_text, summed
-from jobs.delta_tables import on_days
+from jobs.day_states import NOTHING, Published, built_when_published, definition_hash, ledger_days, runs_of_days, sum_text, summed
+from jobs.delta_tables import Where, on_days
 from jobs.validation_rules import end_of_day
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
@@ -53,27 +53,49 @@ def passed_rows(context: Context, source: Source, versions: Mapping[str, int]) -
 
 def available_sums(context: Context, days: Days, known: Column, versions: Mapping[str, int]) -> DataFrame:
     """source, ds, rows, hashes: the clean rows that each of `days` may know. A profile row counts for every day it is valid for."""
+    return summed(_rows(context, days, versions).where(F.col("available_time") <= known), "source", "ds")
+
+
+def _rows(context: Context, days: Days, versions: Mapping[str, int]) -> DataFrame:
+    """source, ds, delivered_ds, available_time, row_hash of the clean rows of `days`; a profile row for every day that it is valid for."""
     frames = []
     for source in context.catalog.sources:
-        rows = passed_rows(context, source, versions).select("ds", "available_time", "row_hash")
+        rows = passed_rows(context, source, versions).select("ds", "delivered_ds", "available_time", "row_hash")
         rows = on_days(rows, days) if source.kind == "events" else _valid_on(rows, days, source, context)
-        frames.append(rows.where(F.col("available_time") <= known).select(F.lit(source.name).alias("source"), "ds", "row_hash"))
-    return summed(reduce(DataFrame.unionAll, frames), "source", "ds")
+        frames.append(rows.select(F.lit(source.name).alias("source"), "ds", "delivered_ds", "available_time", "row_hash"))
+    return reduce(DataFrame.unionAll, frames)
 
 
-def rewritten(context: Context, days: Days, versions: Mapping[str, int]) -> set[date]:
+def rewritten(context: Context, days: Days, given: datetime | None, versions: Mapping[str, int]) -> set[date]:
     """The published days of which more than late rows has changed since: a delivery that came again, a replay, a template.
 
-    A repair's cutoff speaks for rows that came late; of the others nobody knew before the repair.
+    A cutoff speaks for rows that came late, those up to `given` here; of the others nobody knew before the repair. A day that is published and
+    whose publish the ledger doesn't know (its process died) counts as one, as nobody can say what has changed.
     """
     known = built_when_published(context, days)
+    published = {date.fromisoformat(f.partition["ds"]) for f in context.lake.active_files("user_tokens", context.lake.version("user_tokens"), Where(days=days))}
     definition = features_definition(context.catalog)
-    found = {ds for ds, state in known.items() if state.definition != definition}
-    for moment in dict.fromkeys(state.cutoff for state in known.values()):
-        for part in runs_of_days(ds for ds, state in known.items() if state.cutoff == moment and ds not in found):
-            sums = {(row["ds"], row["source"]): sum_text(row) for row in available_sums(context, part, cutoff(context.catalog, moment), versions).collect()}
-            found |= {ds for ds in part for source, before in known[ds].inputs.items() if sums.get((ds, source), NOTHING) != before}
+    found = (published - {*known}) | {ds for ds, was in known.items() if was.state.definition != definition}
+    for moment in dict.fromkeys(was.state.cutoff for was in known.values()):
+        for part in runs_of_days(ds for ds, was in known.items() if was.state.cutoff == moment and ds not in found):
+            before = cutoff(context.catalog, moment)
+            sums = {(row["ds"], row["source"]): sum_text(row) for row in available_sums(context, part, before, versions).collect()}
+            found |= {ds for ds in part for source, rows in known[ds].state.inputs.items() if sums.get((ds, source), NOTHING) != rows}
+            if given is not None:
+                late = _rows(context, part, versions).where((F.col("available_time") > before) & (F.col("available_time") <= cutoff(context.catalog, given)))
+                found |= _replayed(context, late, known)
     return found
+
+
+def _replayed(context: Context, late: DataFrame, known: Mapping[date, Published]) -> set[date]:
+    """The days with rows in `late` of a delivery that was replayed since what is published was built: a row's own time doesn't say when it was let in."""
+    pairs = late.select("ds", "delivered_ds").distinct().collect()  # days
+    if not pairs:
+        return set()
+    span = Days(min(row.delivered_ds for row in pairs), max(row.delivered_ds for row in pairs))
+    replays = ledger_days(context, "replay_quarantine", span, ("done", "refused")).groupBy("ds").agg(F.max("started_at").alias("last"))
+    last = {row.ds: row.last for row in replays.collect()}
+    return {ds for ds, delivered_ds in pairs if delivered_ds in last and last[delivered_ds] > known[ds].built_at}
 
 
 def known_from_publish(context: Context, days: Days) -> set[date]:
@@ -89,4 +111,4 @@ def _valid_on(rows: DataFrame, days: Days, profile: Source, context: Context) ->
         rows = rows.where(F.col("ds") > F.date_sub(F.lit(days.first), profile.lookback_days))
         valid &= F.col("ds") > F.date_sub("on", profile.lookback_days)
     joined = rows.where(F.col("ds") <= F.lit(days.last)).join(chosen, on=valid, how="inner")
-    return joined.select(F.col("on").alias("ds"), "available_time", "row_hash")
+    return joined.select(F.col("on").alias("ds"), "delivered_ds", "available_time", "row_hash")

@@ -171,7 +171,7 @@ def _run(context: Context, days: Days, given: datetime | None, *, force: bool) -
         if not force:  # a retention that took its rows meanwhile has said so before
             retention.require_sources(context, days)
         inputs = {(row["ds"], row["source"]): row for row in available_sums(context, days, known, record.read).collect()}
-        if given is not None and (others := rewritten(context, days, record.read)):
+        if others := rewritten(context, days, given, record.read):
             record.notes[REWRITTEN] = sorted(map(str, others))
         for source in context.catalog.events:
             record.rows[f"{source.name}.available"] = sum(row["rows"] for (_, name), row in inputs.items() if name == source.name)

@@ -113,19 +113,34 @@ def ledger_days(context: Context, stage: str, days: Days, statuses: Sequence[str
     return ledger.select("status", "started_at", "states", "detail", F.explode(worked).alias("ds"))
 
 
-def built_when_published(context: Context, days: Days) -> dict[date, DayState]:
-    """What `build_user_features` had recorded of each published day when a version published it last; of several versions the one longest ago."""
-    statuses = ("done", "adjusted")
-    publishes = ledger_days(context, "publish_tokens", days, statuses)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """What a published day stood on."""
+
+    state: DayState  # of its features
+    built_at: datetime  # when their build began
+
+
+def built_when_published(context: Context, days: Days) -> dict[date, Published]:
+    """What `build_user_features` had recorded of each published day when a version published it last; of several versions the one longest ago.
+
+    A removal of users that told the features' state counts as that build, unless another build lies between.
+    """
+    publishes = ledger_days(context, "publish_tokens", days, ("done",))
     publishes = publishes.select("ds", "started_at", F.explode(F.filter("states", lambda s: s["ds"] == F.col("ds"))).alias("state"))
     newest = publishes.groupBy("ds", "state.tokenizer_version").agg(F.max("started_at").alias("published_at"))
     oldest = newest.groupBy("ds").agg(F.min("published_at").alias("published_at"))
-    builds = ledger_days(context, "build_user_features", days, statuses).withColumn(
-        "state", F.get(F.filter("states", lambda s: s["ds"] == F.col("ds")), F.lit(0))
+    builds = ledger_days(context, "build_user_features", days, ("done", "adjusted")).join(oldest, on="ds", how="inner")
+    builds = builds.withColumn("state", F.get(F.filter("states", lambda s: s["ds"] == F.col("ds")), F.lit(0)))
+    unpublished = (
+        builds.where((F.col("status") == "done") & (F.col("started_at") > F.col("published_at"))).groupBy("ds").agg(F.min("started_at").alias("since"))
     )
-    known = builds.join(oldest, on="ds", how="inner").where((F.col("started_at") <= F.col("published_at")) & F.col("state").isNotNull())
-    rows = known.groupBy("ds").agg(F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")).select("last.*")
-    return {row.ds: _state(row) for row in rows.collect()}
+    told = (F.col("status") == "adjusted") & (F.col("since").isNull() | (F.col("started_at") < F.col("since")))
+    known = builds.join(unpublished, on="ds", how="left").where(((F.col("started_at") <= F.col("published_at")) | told) & F.col("state").isNotNull())
+    last = F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")
+    built = F.max(F.when(F.col("status") == "done", F.col("started_at"))).alias("built_at")
+    rows = known.groupBy("ds").agg(last, built).where(F.col("built_at").isNotNull()).select("built_at", "last.*")
+    return {row.ds: Published(state=_state(row), built_at=row.built_at) for row in rows.collect()}
 
 
 def _state(row: Row) -> DayState:

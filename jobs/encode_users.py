@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from jobs import retention
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import DayState, sums_by_day, tokens_hash
+from jobs.day_states import DayState, ledger_days, runs_of_days, sums_by_day, tokens_hash
 from jobs.delta_tables import ActiveFile, Where, on_days
 from jobs.encoding import FrozenTokenizer, encode_units, tokens_udf
 from jobs.errors import BadInput
@@ -76,7 +76,7 @@ def _run(context: Context, days: Days, registered: Registered, tokenizer: Tokeni
         record.read["user_features"] = context.lake.version("user_features")
         files = context.lake.active_files("user_features", record.read["user_features"], Where(days=days))
         record.rows["user_features"] = sum(file.rows for file in files)
-        _require_features(context, days, record)
+        _require_features(context, days, files)
         reused = None if force else _reused(context, days, registered, frozen, tokenizer.columns(), record)
         if reused is None:
             units = planned_units(context, files)
@@ -114,13 +114,13 @@ def _reused(context: Context, days: Days, registered: Registered, frozen: Frozen
     return kept.unionByName(fresh.select(*keys, *(F.col(f"codes.{name}").alias(name) for name in names), "ds"))
 
 
-def _require_features(context: Context, days: Days, record: StageRecord) -> None:
+def _require_features(context: Context, days: Days, files: list[ActiveFile]) -> None:
     """An empty day is right only when it was built: `build_user_features` leaves a ledger row for it."""
-    if record.rows["user_features"] > 0:
-        return
-    built = context.lake.read("runs").where((F.col("stage") == "build_user_features") & (F.col("status") == "done"))
-    if built.where((F.col("ds_from") <= F.lit(days.first)) & (F.col("ds_to") >= F.lit(days.last))).isEmpty():
-        raise BadInput(f"user_features, {days}: no rows and never built; run `u2qt build` for it first")
+    empty = {*days} - {date.fromisoformat(file.partition["ds"]) for file in files}
+    if empty:
+        built = {row.ds for row in ledger_days(context, "build_user_features", days, ("done",)).select("ds").distinct().collect()}
+        for missing in runs_of_days(empty - built):
+            raise BadInput(f"user_features, {missing}: no rows and never built; run `u2qt build` for it first")
 
 
 def planned_units(context: Context, files: list[ActiveFile]) -> list[list[tuple[object, ...]]]:

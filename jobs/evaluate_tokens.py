@@ -20,7 +20,7 @@ from jobs.evaluation_labels import Sample, require_both_classes, sampled
 from jobs.evaluation_models import MODELS, require_installed
 from jobs.evaluation_results import Evaluation, evaluate
 from jobs.evaluation_splits import Split, person_folds, time_splits
-from jobs.label_input import pinned_tokens, read_labels, refuse_labels_seen_in_training
+from jobs.label_input import naming_labels, pinned_tokens, read_labels, refuse_labels_seen_in_training
 from jobs.ledger import StageRecord, record_stage
 from jobs.point_in_time import ONE_DAY
 from jobs.registered_tokenizers import find_registered, load_registered, ship
@@ -105,7 +105,8 @@ def _sample(context: Context, question: Question) -> Sample:
     frame = read_labels(context, question.labels, question.at)
     at = question.at or question.as_of
     assert at is not None, "Question.check"
-    sample = sampled(frame, name=question.labels, user=question.user, at=at, label=question.label, time_zone=zone, max_labels=question.max_labels)
+    with naming_labels(context, question.labels):
+        sample = sampled(frame, name=question.labels, user=question.user, at=at, label=question.label, time_zone=zone, max_labels=question.max_labels)
     for name in question.versions if not question.allow_trained_after else ():
         through = find_registered(context, name).trained_through
         refuse_labels_seen_in_training(sample.frame(context.spark), at="at", time_zone=zone, trained_through=through, tokenizer_version=name)

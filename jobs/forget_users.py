@@ -8,6 +8,7 @@ earlier versions, whose files still hold them, and the run files of trainings. D
 afterwards. Cost: the ids of each table are read twice, files with a forgotten user are written anew; the driver holds days.
 """
 
+import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from datetime import UTC, date, datetime
 from functools import reduce
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame
@@ -46,7 +48,8 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
 
     `checkpoints`: a folder of checkpoints that no registered tokenizer lies in. `reports`: a folder whose reports of touched days go too.
     """
-    if certificate.exists():
+    before = _written_before(context, certificate)
+    if certificate.exists() and before is None:
         raise BadInput(f"--certificate {certificate}: is there already, expected a new file")
     if not certificate.parent.is_dir() or not os.access(certificate.parent, os.W_OK):
         raise BadInput(f"--certificate {certificate}: {certificate.parent} is no folder that this user may write to; make it first, or name another")
@@ -78,14 +81,30 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
             not_tables=_not_tables(context),
             not_covered=(*NOT_COVERED, *_in_statistics(context)),
         )
+        if before is not None:
+            made.add(before)
         _fill(record, made)
-        certificate.write_text(made.to_json(), encoding="utf-8")
+        part = certificate.with_name(f".{certificate.name}.part")
+        part.write_text(made.to_json(), encoding="utf-8")
+        part.replace(certificate)
         _underway_file(context).unlink()
     return made
 
 
 def _underway_file(context: Context) -> Path:
     return context.lake.own_folder("forget") / "underway.json"
+
+
+def _written_before(context: Context, certificate: Path) -> dict[str, Any] | None:
+    """What the file says, where it is of the removal that is under way: that process died after its last word but one."""
+    underway = Underway.read(_underway_file(context))
+    if underway is None or not certificate.is_file():
+        return None
+    try:
+        said = json.loads(certificate.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and said.get("certificate_id") == underway.certificate_id else None
 
 
 def _begun(context: Context, ids: DataFrame, key: Key) -> Underway:

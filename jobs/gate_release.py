@@ -52,7 +52,7 @@ def accepted_days(context: Context, days: Days, registered: Registered) -> dict[
     blocked = [row.ds for row in newest_audits(audits) if row.success and row.drift_blocked and row.staged_files == files[row.ds]]
     if not blocked:
         return {}
-    runs = on_days(context.lake.read("runs").where("stage = 'publish_tokens' AND status = 'done' AND ds_from = ds_to"), days, "ds_from")
+    runs = on_days(context.lake.read("runs").where("stage = 'publish_tokens' AND status IN ('done', 'adjusted') AND ds_from = ds_to"), days, "ds_from")
     mine = F.get(F.filter("states", lambda s: (s["ds"] == F.col("ds_from")) & (s["tokenizer_version"] == registered.version)), F.lit(0))
     said = runs.select("ds_from", "started_at", F.get_json_object("detail", "$.accepted").alias("reason"), mine["inputs"]["staged_user_tokens"].alias("rows"))
     reasons = {(row["ds_from"], row["rows"]): str(row["reason"]) for row in said.where("reason IS NOT NULL").orderBy("started_at").collect()}

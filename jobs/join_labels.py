@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.context import Context
 from jobs.errors import BadInput, Infrastructure
-from jobs.label_input import first_line, pinned_tokens, published_repairs, read_labels, refuse_labels_seen_in_training
+from jobs.label_input import first_line, naming_labels, pinned_tokens, published_repairs, read_labels, refuse_labels_seen_in_training
 from jobs.ledger import StageRecord, record_stage
 from jobs.point_in_time import ONE_DAY, join_tokens, quoted
 from jobs.registered_tokenizers import find_registered
@@ -68,22 +67,19 @@ def run(
             time_zone=zone,
             sequence_days=sequence_days,
         )
-        if not allow_trained_after:
-            through = tokenizer.trained_through
-            refuse_labels_seen_in_training(frame, at=at, time_zone=zone, trained_through=through, tokenizer_version=version)
-        _write(joined.orderBy(*(quoted(name) for name in (*keys, at))), labels, out)
+        with naming_labels(context, labels):
+            if not allow_trained_after:
+                through = tokenizer.trained_through
+                refuse_labels_seen_in_training(frame, at=at, time_zone=zone, trained_through=through, tokenizer_version=version)
+            _write(joined.orderBy(*(quoted(name) for name in (*keys, at))), out)
         return _reconciled(context, frame, out, version, record)
 
 
-def _write(joined: DataFrame, labels: str, out: str) -> None:
+def _write(joined: DataFrame, out: str) -> None:
     try:
         joined.write.mode("errorifexists").parquet(out)
     except AnalysisException as error:
         raise BadInput(f"--out {out}: {first_line(error)}; expected a folder that does not exist yet") from None
-    except Py4JJavaError as error:
-        if "MALFORMED" not in str(error):
-            raise
-        raise BadInput(f"labels {labels}: found a row without exactly the header's columns; nothing complete was written to {out}") from None
 
 
 def _reconciled(context: Context, frame: DataFrame, out: str, version: str, record: StageRecord) -> Joined:

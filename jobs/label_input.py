@@ -4,7 +4,10 @@
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
@@ -16,6 +19,7 @@ from jobs.context import Context
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord
 from jobs.point_in_time import day_of, label_moment, quoted
+from jobs.raw_input import read_fault
 from schemas import keys as identifiers
 
 HAS_OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)$"
@@ -52,15 +56,32 @@ def read_labels(context: Context, labels: str, at: str | None) -> DataFrame:
         raise BadInput(f"labels {labels}: can't be read ({first_line(error)}), expected a table, a .csv file with a header, or Parquet{hint}") from None
 
 
+@contextmanager
+def naming_labels(context: Context, labels: str) -> Iterator[None]:
+    """Rows of `labels` are read where they are used: a file of theirs that can't be read is `BadInput`, one of the lakehouse's is not."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        text = unquote(str(error))
+        if "MALFORMED" in text:
+            raise BadInput(f"labels {labels}: found a row without exactly the header's columns, expected as many values as it has") from None
+        if read_fault(error) is None or f"{context.lake.root}/" in text:
+            raise
+        raise BadInput(f"labels {labels}: a file can't be read, damaged or gone; write the labels anew") from None
+
+
 def _typed(frame: DataFrame, labels: str, at: str, time_zone: str) -> DataFrame:
-    """`at` as an instant where the file has it as text. Raises `BadInput` with the first text that is no time."""
+    """`at` as an instant where the file has it as text. Raises `BadInput` where some is no time; which, only the file says: the ledger keeps the message."""
     if at not in frame.columns or not isinstance(frame.schema[at].dataType, T.StringType):
         return frame
     text = F.col(quoted(at))
     moment = parsed_at(text, time_zone)
-    wrong, first = frame.where(text.isNotNull() & moment.isNull()).agg(F.count(F.lit(1)), F.min(text)).collect()[0]
-    if wrong:
-        raise BadInput(f"labels {labels}, column {at}: {wrong} values are no time, such as {first[:60]!r}, expected ISO 8601 such as 2026-02-01T06:00:00+08:00")
+    row = frame.agg(F.count(text).alias("texts"), F.count_if(text.isNotNull() & moment.isNull()).alias("wrong")).collect()[0]
+    if row.wrong:
+        raise BadInput(
+            f"labels {labels}, column {at}: {row.wrong} of {row.texts} values are no time, expected ISO 8601 such as 2026-02-01T06:00:00+08:00; "
+            "name the column of times with --at, or correct them"
+        )
     return frame.withColumn(at, moment)
 
 

@@ -19,6 +19,7 @@ HEAP_OUT = f"give more by --conf spark.driver.memory=4g (on a cluster spark.exec
 WORKER_OUT = f"give the machine more memory or fewer workers (--master 'local[1]'), raise spark.executor.pyspark.memory where it is set, {AGAIN}"
 RIGHTS_OUT = f"let this user write there, or give another folder, {AGAIN}"
 FILES_OUT = f"raise the limit (`ulimit -n 65536`), {AGAIN}"
+FILE_OUT = f"restore that file from a copy (docs/operations.md says which can be made again), {AGAIN}"
 JVM_OUT = f"the system may have killed it for memory (`dmesg | grep -i oom`): {HEAP_OUT}"
 
 
@@ -29,6 +30,7 @@ class Sign:
     pattern: re.Pattern[str]
     lack: str
     way_out: str
+    expected: str = "room for the work"
 
 
 SIGNS = (  # the first that is found counts: a full disk makes Java fail in other ways too
@@ -65,6 +67,12 @@ SIGNS = (  # the first that is found counts: a full disk makes Java fail in othe
     ),
     Sign(pattern=re.compile(r"Too many open files"), lack="too many open files", way_out=FILES_OUT),
     Sign(pattern=re.compile(r"AccessControlException|AccessDeniedException|\(Permission denied\)"), lack="not permitted", way_out=RIGHTS_OUT),
+    Sign(
+        pattern=re.compile(r"FAILED_READ_FILE|Could not read footer|is not a Parquet file|found no readable parquet file|Parquet magic bytes not found"),
+        lack="a stored file can't be read, damaged or gone",
+        way_out=FILE_OUT,
+        expected="a whole file",
+    ),
     Sign(
         pattern=re.compile(
             r"Answer from Java side is empty|Error while sending or receiving|JAVA_GATEWAY_EXITED|An error occurred while trying to connect to the Java|"
@@ -119,10 +127,10 @@ def _message(sign: Sign, text: str, room: Callable[[], Mapping[str, str]]) -> st
     assert match is not None, "the sign was found by this pattern"
     start = text.rfind("\n", 0, match.start()) + 1
     line = text[start:].split("\n", 1)[0].strip()
-    paths = PATH.findall(line) if sign.way_out in (DISK_OUT, RIGHTS_OUT) else []
-    where = f" at {paths[0]}" if paths else ""
+    paths = PATH.findall(line) if sign.way_out in (DISK_OUT, RIGHTS_OUT, FILE_OUT) else []
+    where = f" at /{paths[0].strip('/').rstrip('.')}" if paths else ""
     places = "; ".join(f"{place}: {state}" for place, state in room().items()) if sign.way_out == DISK_OUT else ""
-    return f"{sign.lack}{where} (found {match[0]!r}{f'; {places}' if places else ''}), expected room for the work; {sign.way_out}"
+    return f"{sign.lack}{where} (found {match[0]!r}{f'; {places}' if places else ''}), expected {sign.expected}; {sign.way_out}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -46,17 +46,20 @@ class Before:
     """What readers could know of the days before this publish."""
 
     rows: DataFrame  # published under the version
+    superseded: DataFrame | None = None  # its rows that were replaced before, where there are any
     elsewhere: DataFrame | None = None  # published under other versions, where there are any
     rewritten: Set[date] = frozenset()  # more than late rows has changed since, so that a repair's cutoff says nothing of them
 
 
 def published_rows(staged: DataFrame, before: Before, sources: tuple[str, ...], run_id: str, now: datetime) -> DataFrame:
     """The staged rows. One that was published before, unchanged, keeps its `available_at`; another row of a published day is known
-    from its cutoff on where that is later than all that the day said, and otherwise from `now` on: whoever was to decide before saw the old row.
+    from its cutoff on where that is later than all that the day ever said, and otherwise from `now` on: whoever was to decide before saw the old row.
 
     For a day that the version has not published, other versions speak: what they say of a user's behaviour is known as long as they say it.
     """
-    said = before.rows.groupBy("ds").agg(F.max("available_at").alias("until"))
+    ever = before.rows.select("ds", "available_at")
+    ever = ever if before.superseded is None else ever.unionByName(before.superseded.select("ds", "available_at"))
+    said = ever.groupBy("ds").agg(F.max("available_at").alias("until"))
     joined = staged.alias("n").join(before.rows.alias("o"), on=[F.col(f"n.{key}") == F.col(f"o.{key}") for key in KEY], how="left")
     joined = joined.join(F.broadcast(said).alias("said"), on=F.col("n.ds") == F.col("said.ds"), how="left")
     until, same_elsewhere = F.col("said.until"), F.lit(None).cast("timestamp")
@@ -68,8 +71,8 @@ def published_rows(staged: DataFrame, before: Before, sources: tuple[str, ...], 
         same_elsewhere = F.when(until.isNull(), F.col("same.known"))
         until = F.coalesce(until, F.col("others.until"))
     from_now = F.greatest(F.lit(now.isoformat()).cast("timestamp"), until + F.expr("INTERVAL 1 MICROSECOND"))
-    late = (F.col("n.available_at") > until) & ~F.col("n.ds").isin([*before.rewritten])
-    changed = F.when(until.isNull() | late, F.col("n.available_at")).otherwise(from_now)
+    speaks = (until.isNull() | (F.col("n.available_at") > until)) & ~F.col("n.ds").isin([*before.rewritten])  # a day may have been published without rows
+    changed = F.when(speaks, F.col("n.available_at")).otherwise(from_now)
     known = F.when(unchanged(sources), F.col("o.available_at")).otherwise(F.coalesce(same_elsewhere, changed))
     replaced = {"available_at": known, "run_id": F.lit(run_id)}
     return joined.select(*(replaced.get(name, F.col(f"n.{name}")).alias(name) for name in staged.columns))
@@ -94,7 +97,7 @@ def run(context: Context, days: Days, version: str | None = None, accept: str | 
             _passing_audit(context, part, registered, record, accept)
         return states(context, part, registered)
 
-    with changed_days(context, STAGE, days, describe, version=registered.version, force=force) as parts:
+    with changed_days(context, STAGE, days, describe, version=registered.version, force=force or accept is not None) as parts:  # a reason is to be kept
         for part in parts:
             _run(context, part, registered, accept)
 
@@ -133,13 +136,26 @@ def _run(context: Context, days: Days, registered: Registered, accept: str | Non
             if not _published_by_this_run(context, days, superseded, old):
                 _keep_superseded(context, superseded, where, record)
         tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
-        before = Before(rows=old, elsewhere=_elsewhere(context, days, registered, old_version), rewritten=known_from_publish(context, days))
+        before = Before(
+            rows=old,
+            superseded=_superseded_before(context, days, registered),
+            elsewhere=_elsewhere(context, days, registered, old_version),
+            rewritten=known_from_publish(context, days),
+        )
         rows = published_rows(staged, before, sources, context.run_id, datetime.now(UTC)).repartition(tasks, "ds").sortWithinPartitions("ds", "user_id")
         metadata = _metadata(context, days, registered, audit) | ({"accepted": accept} if accept is not None else {})
         record.written["user_tokens"] = context.lake.replace("user_tokens", rows, where, metadata)
         _reconcile(context, days, where, record)
         seen = states(context, days, registered, record.read["staged_user_tokens"], record.written["user_tokens"])
         record.states += seen.values()
+
+
+def _superseded_before(context: Context, days: Days, registered: Registered) -> DataFrame | None:
+    """The version's rows of the days that publishes replaced, or were about to."""
+    version = context.lake.version("user_tokens_superseded")
+    if not context.lake.active_files("user_tokens_superseded", version, Where(days=days, equals=(("tokenizer_version", registered.version),))):
+        return None
+    return on_days(context.lake.read("user_tokens_superseded", version), days).where(F.col("tokenizer_version") == registered.version)
 
 
 def _elsewhere(context: Context, days: Days, registered: Registered, version: int) -> DataFrame | None:

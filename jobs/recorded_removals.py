@@ -2,11 +2,11 @@
 
 Without this every stage would find that its rows are no longer those it wrote, and work days again that nothing is wrong with.
 A day that was not as its last run had left it stays so. Audits are carried over to the stage's new version where they were of
-exactly the staged files: what held for all rows of a day holds for those that are left.
+exactly the staged files: what held for all rows of a day holds for those that are left. So does a person's reason to publish a day.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from pyspark.sql import functions as F
@@ -16,7 +16,7 @@ from jobs.available_rows import available_sums, cutoff
 from jobs.context import Context
 from jobs.day_states import DayState, recorded_states, runs_of_days
 from jobs.delta_tables import Where, on_days
-from jobs.gate_release import newest_audits
+from jobs.gate_release import accepted_days, newest_audits
 from jobs.ledger import record_stage
 from jobs.registered_tokenizers import all_registered
 from jobs.staged_files import staged_files
@@ -35,15 +35,19 @@ class WholeDays:
     stage: str
     version: str | None
     days: tuple[date, ...]
+    reasons: dict[str, str] = field(default_factory=dict)  # of publish_tokens: day -> why a person published it although a gate blocked it
 
 
 def whole_days(context: Context, days: Days) -> list[WholeDays]:
     """Reads narrow columns of every table of the daily run on `days`; raw input is not read."""
-    found = []
+    found, registered = [], {one.version: one for one in all_registered(context)}
     for (stage, version), look in _looks(context).items():
         known = recorded_states(context, stage, days, version)
         now = _now(look, known, known)
-        found.append(WholeDays(stage=stage, version=version, days=tuple(ds for ds in sorted(known) if not known[ds].difference(now[ds]))))
+        whole = tuple(ds for ds in sorted(known) if not known[ds].difference(now[ds]))
+        accepted = accepted_days(context, days, registered[version]) if stage == publish_tokens.STAGE and version and whole else {}
+        reasons = {str(ds): reason for ds, reason in accepted.items() if ds in whole}
+        found.append(WholeDays(stage=stage, version=version, days=whole, reasons=reasons))
     return [whole for whole in found if whole.days]
 
 
@@ -54,12 +58,15 @@ def record_again(context: Context, wholes: Iterable[WholeDays]) -> int:
         known = recorded_states(context, whole.stage, Days(whole.days[0], whole.days[-1]), whole.version)
         now = _now(looks[whole.stage, whole.version], known, (ds for ds in whole.days if ds in known))
         changed = {ds: state for ds, state in now.items() if known[ds].difference(state)}
-        if whole.stage == audit_tokens.STAGE and whole.version is not None:
-            _carry_audits(context, sorted(changed), whole.version)
-        for span in runs_of_days(changed):
+        accepted = sorted(ds for ds in changed if str(ds) in whole.reasons)  # their audits were refused, and so are none of whole ones
+        if whole.version is not None:
+            _carry_audits(context, sorted(changed) if whole.stage == audit_tokens.STAGE else accepted, whole.version)
+        for span in (*runs_of_days({*changed} - {*accepted}), *(Days(ds, ds) for ds in accepted)):
             with record_stage(context, whole.stage, span, version=whole.version) as record:
                 record.status = "adjusted"
                 record.notes["adjusted"] = WHY
+                if str(span.first) in whole.reasons:
+                    record.notes["accepted"] = whole.reasons[str(span.first)]
                 record.states += [changed[ds] for ds in span]
         told += len(changed)
     return told

@@ -64,12 +64,14 @@ def worked_days(runs: DataFrame, days: Days) -> DataFrame:
 
 
 def last_published(worked: DataFrame) -> DataFrame:
-    """ds, tokenizer_version, rows (of user_tokens, as its sum text has them) of each day's newest publish that was done."""
-    done = worked.where((F.col("stage") == "publish_tokens") & (F.col("status") == "done"))
-    states = done.select("started_at", "ds", F.explode(F.filter("states", lambda state: state["ds"] == F.col("ds"))).alias("state"))
+    """ds, tokenizer_version, rows (of user_tokens, as its sum text has them) of each day's newest publish that was done, less users forgotten since."""
+    told = worked.where((F.col("stage") == "publish_tokens") & F.col("status").isin("done", "adjusted"))
+    states = told.select("status", "started_at", "ds", F.explode(F.filter("states", lambda state: state["ds"] == F.col("ds"))).alias("state"))
     rows = F.split_part(F.col("state.outputs")["user_tokens"], F.lit(":"), F.lit(1)).cast("bigint")
-    newest = F.max_by(F.struct("state.tokenizer_version", rows.alias("rows")), "started_at").alias("newest")
-    return states.groupBy("ds").agg(newest).select("ds", "newest.*")
+    published = F.max(F.when(F.col("status") == "done", F.col("started_at"))).alias("published")
+    versions = states.groupBy("ds", "state.tokenizer_version").agg(published, F.max_by(rows, "started_at").alias("rows"))
+    newest = F.max_by(F.struct("tokenizer_version", "rows"), "published").alias("newest")
+    return versions.where(F.col("published").isNotNull()).groupBy("ds").agg(newest).select("ds", "newest.*")
 
 
 def furthest(stages: tuple[StageStatus, ...]) -> StageStatus | None:
@@ -97,7 +99,7 @@ def day_lines(runs: DataFrame, deliveries: DataFrame, audits: DataFrame, to: dat
         return ()
     worked = worked_days(runs, days)
     stages: dict[date, dict[str, StageStatus]] = {ds: {} for ds in days}
-    for row in last_rows(worked, "ds").collect():
+    for row in last_rows(worked.where("status <> 'adjusted'"), "ds").collect():
         stages[row.ds][row.stage] = stage_status(row)
     published = {row.ds: row for row in last_published(worked).collect()}
     outcomes = on_days(deliveries, days, "delivered_ds").groupBy("delivered_ds")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial, reduce
+from urllib.parse import unquote
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row
@@ -109,7 +110,7 @@ def describe(context: Context, days: Days) -> dict[date, DayState]:
     """What there is to validate on `days`, and what is validated. Reads the raw rows once."""
 
     def raw_sums(source: Source) -> dict[date, str]:
-        with naming_the_source(source, days):
+        with naming_the_source(context, source, days):
             return _raw_sums(counted_rows(raw_rows(context.spark, source, context.input_root, days)))
 
     with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
@@ -183,7 +184,7 @@ class OpenedSource:
 
 def opened_source(context: Context, days: Days, source: Source) -> OpenedSource:
     """Raises `BadInput` where the input of `days` is missing or has not the declared columns."""
-    with naming_the_source(source, days):
+    with naming_the_source(context, source, days):
         columns = ColumnNotes()
         return OpenedSource(source=source, raw=raw_rows(context.spark, source, context.input_root, days, columns), columns=columns)
 
@@ -191,7 +192,7 @@ def opened_source(context: Context, days: Days, source: Source) -> OpenedSource:
 def validate_source(context: Context, days: Days, opened: OpenedSource, *, key: Key | None, before_writing: Callable[[], None]) -> SourceOutcome:
     """Writes both tables of a source for `days` and evaluates its suite on the written version. `key` tells whose rows are refused."""
     source = opened.source
-    with naming_the_source(source, days):
+    with naming_the_source(context, source, days):
         counted = counted_rows(opened.raw)
         checked = marked(checked_rows(opened.raw, source, context.catalog), context, key).persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -201,15 +202,16 @@ def validate_source(context: Context, days: Days, opened: OpenedSource, *, key: 
 
 
 @contextmanager
-def naming_the_source(source: Source, days: Days) -> Iterator[None]:
-    """A file that Spark can't read becomes `BadInput` with the source's name."""
+def naming_the_source(context: Context, source: Source, days: Days) -> Iterator[None]:
+    """A file that Spark can't read becomes `BadInput` with the source's name; one of the lakehouse's own is not the owner's fault."""
     try:
         yield
     except BadInput:
         raise
     except Exception as error:
         cause = read_fault(error)
-        if cause is None:
+        ours = ("deliveries", "forgotten", source_table_name(source.name), quarantine_table_name(source.name))
+        if cause is None or any(f"{context.lake.path(table)}/" in unquote(str(error)) for table in ours):
             raise
         raise BadInput(
             f"source {source.name}, {days}: a file of its input can't be read ({cause}); expected whole {source.input.format} "

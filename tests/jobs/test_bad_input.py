@@ -14,9 +14,11 @@ from jobs import encode_users, init_lakehouse, train_tokenizer, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused, Infrastructure, U2qtError
+from jobs.machine_faults import infrastructure_of
 from jobs.session import check_java
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
+from schemas.source_events import source_table_name
 from u2qt_model import presets
 from u2qt_model.errors import ModelError
 
@@ -39,9 +41,9 @@ def remove(day: Path) -> None:
 
 
 def truncate(day: Path) -> None:
-    file = next(day.glob("*.parquet"))
+    file = next(day.rglob("*.parquet"))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    (day / f".{file.name}.crc").unlink(missing_ok=True)
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
 
 
 def replace_by_text(day: Path) -> None:
@@ -78,6 +80,18 @@ def test_a_bad_delivery_stops_the_day(damaged: Context, damage: Damage, error: t
     damage(Path(damaged.input_root) / "bill" / "delivered_ds=2024-01-03")
     with pytest.raises(error, match=f"(?s){said}"):
         validate_sources.run(damaged, LAST)
+
+
+def test_a_damaged_file_of_the_lakehouse_is_not_the_owner_s_fault(damaged: Context) -> None:
+    """Exit 30 with its path, and the way out that it names is one: forced, the day's clean rows are written anew."""
+    source = next(s for s in damaged.catalog.sources if s.name == "bill")
+    table = source_table_name(source.name)
+    truncate(Path(damaged.lake.path(table)) / f"delivered_ds={LAST.first}")
+    with pytest.raises(Exception, match="FAILED_READ_FILE") as caught, validate_sources.naming_the_source(damaged, source, LAST):
+        damaged.lake.read(table).collect()
+    assert f"can't be read, damaged or gone at {damaged.lake.path(table)}/delivered_ds={LAST.first}/" in str(infrastructure_of(caught.value))
+    validate_sources.run(damaged, LAST, force=True)
+    assert damaged.lake.read(table).collect()
 
 
 def test_a_day_after_the_last_delivered_one_is_refused(damaged: Context) -> None:

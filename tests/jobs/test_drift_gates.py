@@ -17,6 +17,7 @@ from jobs.drift_gates import PRIOR, change, code_usage, compared_days, day_measu
 from jobs.errors import BadInput, GateRefused
 from jobs.gate_release import require_passed, require_reason
 from jobs.ledger_rows import drift_lines
+from jobs.recorded_removals import record_again, whole_days
 from schemas.audits import AUDITS
 from schemas.drift import DriftRules
 from schemas.keys import Days
@@ -182,6 +183,22 @@ def test_a_blocked_day_waits_for_a_reason_that_is_kept(writable: Context) -> Non
         audit_tokens.run(replace(context, run_id="fifth"), LAST, force=True)
     assert [e.stage for e in plan_days.run(context, LAST, cutoff=datetime(2024, 1, 1, tzinfo=UTC)) if e.stage in ("audit_tokens", "publish_tokens")] == []
     publish_tokens.run(replace(context, run_id="sixth"), LAST)
+    publish_tokens.run(replace(context, run_id="seventh"), LAST, accept="they came twice")
+    (ledger,) = context.lake.read("runs").where("run_id = 'seventh'").collect()
+    assert (ledger.status, json.loads(ledger.detail)["accepted"]) == ("done", "they came twice"), "also of rows that are published already"
+    whole = whole_days(context, LAST)
+    somebody = context.lake.read("user_tokens").where(f"ds = '{LAST.first}'").agg(F.min("user_id")).collect()[0][0]
+    for table in ("user_features", "staged_user_tokens", "user_tokens"):
+        gone = context.spark.sql(f"DELETE FROM delta.`{context.lake.path(table)}` WHERE ds = '{LAST.first}' AND CAST(user_id AS STRING) = '{somebody}'")
+        assert gone.collect()[0][0] == 1
+    assert record_again(replace(context, run_id="removal"), whole) == 3
+    after = replace(context, run_id="eighth")
+    audit_tokens.run(after, LAST)
+    publish_tokens.run(after, LAST)
+    rows = context.lake.read("runs").where("run_id = 'eighth'").collect()
+    assert {(row.stage, row.status) for row in rows} == {("audit_tokens", "skipped"), ("publish_tokens", "skipped")}, (
+        "the reason stands for the rows that are left"
+    )
 
 
 def test_a_blocked_day_is_no_yesterday_of_the_next_one(writable: Context) -> None:

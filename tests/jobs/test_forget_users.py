@@ -327,6 +327,30 @@ def test_a_forgetting_that_was_cut_short_is_gone_on_with(planted: Context, tmp_p
     assert worked(again) == SKIPPED
 
 
+def test_a_certificate_that_was_the_last_word_is_completed(planted: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process died before it could say that it was done: the same command says all that was deleted, before and since."""
+    file, unlink = tmp_path / "same.json", Path.unlink
+
+    def dying(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "underway.json":
+            raise ZeroDivisionError
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", dying)
+    with pytest.raises(ZeroDivisionError):
+        forget_users.run(replace(planted, run_id="cut"), listed(tmp_path, *USERS), file)
+    monkeypatch.undo()
+    first = json.loads(file.read_text())
+    with pytest.raises(BadInput, match="is there already"):
+        forget_users.run(replace(planted, run_id="other"), listed(tmp_path, *USERS), listed(tmp_path, *USERS))
+    forget_users.run(replace(planted, run_id="whole"), listed(tmp_path, *USERS), file)
+    second = json.loads(file.read_text())
+    assert first["run_files"]
+    for field in ("certificate_id", "found", "newly_forgotten", "run_files", "days_told", "rows"):
+        assert second[field] == first[field], field
+    assert all(second["tables"][name]["files_deleted"] >= table["files_deleted"] for name, table in first["tables"].items())
+
+
 def broken(*_: object) -> None:
     raise ZeroDivisionError
 

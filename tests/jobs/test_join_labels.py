@@ -416,6 +416,10 @@ def test_label_files_that_can_not_be_read_say_why(lake: Context, tmp_path: Path)
     nanoseconds = tmp_path / "nano.parquet"
     pd.DataFrame({"user_id": ["a"], "when": pd.to_datetime(["2026-01-04"])}).to_parquet(nanoseconds, coerce_timestamps=None, version="2.6")
     wrong = labels_file(tmp_path, "user_id,when\na,yesterday\n")
+    half = tmp_path / "half"
+    half.mkdir()
+    pd.DataFrame({"user_id": ["a"], "when": pd.to_datetime(["2026-01-04"])}).to_parquet(half / "a.parquet", coerce_timestamps="us")
+    (half / "b.parquet").write_bytes((half / "a.parquet").read_bytes()[:-9])
     ragged = tmp_path / "ragged.csv"
     ragged.write_text("user_id,when\na,2026-01-04,3,4\n")
     expected = {
@@ -423,12 +427,14 @@ def test_label_files_that_can_not_be_read_say_why(lake: Context, tmp_path: Path)
         "no_such_table": "PATH_NOT_FOUND",
         str(foreign): "can't be read",
         str(nanoseconds): "coerce_timestamps",
-        wrong: "column when: 1 values are no time, such as 'yesterday'",
+        wrong: "column when: 1 of 1 values are no time, expected ISO 8601",
+        str(half): "labels .*half.*can't be read",
         str(ragged): "labels .*ragged.csv",
     }
     for labels, message in expected.items():
-        with pytest.raises(BadInput, match=message):
+        with pytest.raises(BadInput, match=message) as caught:
             join_labels.run(lake, labels, at="when", out=str(tmp_path / "out"))
+        assert "yesterday" not in str(caught.value), "the ledger keeps the message, and a wrong column may be the users' ids"
 
 
 def test_the_tokenizer_must_be_known(lake: Context, ready: Context, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ JAVA = "An error occurred while calling o97.save.\n: org.apache.spark.SparkExcep
         ("ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Command exited with code 137", "a Python worker was killed"),
         ("/lake/_u2qt/days/1.lock: Too many open files", "ulimit -n"),
         ("org.apache.hadoop.security.AccessControlException: Permission denied: user=b", "not permitted"),
+        (
+            "[FAILED_READ_FILE.NO_HINT] Encountered error while reading file file:///lake/bill/part-0.parquet.  SQLSTATE: KD001",
+            "can't be read, damaged or gone at /lake/bill/part-0.parquet",
+        ),
         ("Answer from Java side is empty", "Spark's Java process has ended"),
     ],
 )

@@ -19,6 +19,7 @@ from jobs.day_states import sums_by_day
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused
 from jobs.label_input import published_repairs
+from jobs.ledger import record_stage
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
 
@@ -188,12 +189,15 @@ def known_from(context: Context, table: str, version: str = "v1") -> dict[str, d
     return {row.user_id: row.available_at for row in rows.select("user_id", "available_at").collect()}
 
 
-@pytest.mark.parametrize("cutoff", [None, MUCH_LATER], ids=["run again", "repaired"])
-def test_what_changes_a_published_day_is_known_from_then_on(published: Context, fed_late: Context, cutoff: datetime | None) -> None:
+@pytest.mark.parametrize(("cutoff", "lag"), [(None, "6h"), (MUCH_LATER, "6h"), (None, "12h")], ids=["run again", "repaired", "another lag"])
+def test_what_changes_a_published_day_is_known_from_then_on(published: Context, fed_late: Context, cutoff: datetime | None, lag: str) -> None:
     """Bills delivered in time by their own words, and seen after the day was published: whoever decided before did not know them.
 
-    A repair's cutoff, of a time when nobody knew them either, says nothing of them. Nor does a version that publishes the day for the first time.
+    A repair's cutoff, of a time when nobody knew them either, says nothing of them, nor does a catalog that waits longer for its rows. Nor does a
+    version that publishes the day for the first time.
     """
+    header = fed_late.catalog.header.model_copy(update={"delivery_lag": lag})
+    fed_late = replace(fed_late, catalog=fed_late.catalog.model_copy(update={"header": header}))
     raw = Path(fed_late.input_root) / "bill" / "delivered_ds=2024-01-02"
     delivered = fed_late.spark.read.parquet(str(raw))
     clean = fed_late.lake.read("source_bill").where("ds = '2024-01-02' AND delivered_ds = '2024-01-02'").orderBy("bill_id").limit(1).select("bill_id")
@@ -228,7 +232,7 @@ def test_a_version_s_first_word_on_a_day_is_known_as_other_versions_had_it(spark
 
     elsewhere = rows("v1", {"same": 1, "other": 2}, early).unionByName(rows("v1", {"repaired": 3}, late)).unionByName(rows("v0", {"same": 1, "other": 4}, late))
 
-    def first_word(known: datetime, rewritten: Set[date] = frozenset()) -> dict[str, datetime]:
+    def first_word(known: datetime, rewritten: Set[date] = frozenset(), elsewhere: DataFrame | None = elsewhere) -> dict[str, datetime]:
         before = publish_tokens.Before(rows=rows("v2", {}, early), elsewhere=elsewhere, rewritten=rewritten)
         found = publish_tokens.published_rows(rows("v2", {"same": 1, "other": 5, "repaired": 3, "new": 6}, known), before, ("bill",), "now", now)
         return {row.user_id: row.available_at.astimezone(UTC) for row in found.collect()}
@@ -237,6 +241,56 @@ def test_a_version_s_first_word_on_a_day_is_known_as_other_versions_had_it(spark
     assert first_word(early) == said | {"other": now, "new": now}
     assert first_word(datetime(2024, 1, 20, tzinfo=UTC)) == said | dict.fromkeys(("other", "new"), datetime(2024, 1, 20, tzinfo=UTC))
     assert first_word(datetime(2024, 1, 20, tzinfo=UTC), {ds}) == said | {"other": now, "new": now}
+    everybody = ("same", "other", "repaired", "new")
+    assert first_word(early, elsewhere=None) == dict.fromkeys(everybody, early), "the day's first publish"
+    assert first_word(early, {ds}, None) == dict.fromkeys(everybody, now), "it was published without rows"
+
+
+def test_a_row_that_was_withdrawn_and_comes_back_is_known_after_all_that_was_said(spark: SparkSession) -> None:
+    """Else the join would show the withdrawn row, as the one that was known last."""
+    schema = "user_id string, ds date, tokenizer_version string, row_hash bigint, bill_codes array<smallint>, available_at timestamp, run_id string"
+    early, cutoff, withdrawn, now = (datetime(2024, month, 3, tzinfo=UTC) for month in (1, 2, 3, 4))
+
+    def row(row_hash: int, known: datetime, user: str) -> DataFrame:
+        return spark.createDataFrame([(user, SECOND.first, "v1", row_hash, [1], known, "r")], schema)
+
+    before = publish_tokens.Before(rows=row(1, early, "other"), superseded=row(2, withdrawn, "back"))
+    found = publish_tokens.published_rows(row(3, cutoff, "back"), before, ("bill",), "now", now).collect()
+    assert [each.available_at.astimezone(UTC) for each in found] == [now]
+
+
+def noted_rewritten(context: Context) -> bool:
+    """By the last build of the second day."""
+    row = context.lake.read("runs").where("stage = 'build_user_features' AND status = 'done'").orderBy(F.desc("started_at")).collect()[0]
+    return "2024-01-02" in json.loads(row.detail or "{}").get(available_rows.REWRITTEN, [])
+
+
+def test_a_cutoff_speaks_for_late_rows_alone(fed_late: Context) -> None:
+    """Not for those that a replay let in, nor where the ledger doesn't know that the day was published."""
+    validate_sources.run(fed_late, DAYS)
+    build_user_features.run(fed_late, SECOND, MUCH_LATER)
+    assert not noted_rewritten(fed_late)
+    with record_stage(fed_late, "replay_quarantine", Days(DAYS.last, DAYS.last)):
+        pass  # of the delivery with the late rows
+    build_user_features.run(fed_late, SECOND, MUCH_LATER, force=True)
+    assert noted_rewritten(fed_late)
+    fed_late.spark.sql(f"DELETE FROM delta.`{fed_late.lake.path('runs')}` WHERE stage IN ('replay_quarantine', 'publish_tokens')")
+    build_user_features.run(fed_late, SECOND, MUCH_LATER, force=True)
+    assert noted_rewritten(fed_late)
+
+
+def test_a_day_in_a_range_that_was_never_built_is_refused_and_empty_ones_pass(writable: Context) -> None:
+    """Each day by itself: a neighbour's rows say nothing of it, nor need two empty days be built in one run."""
+    after = Days(date(2024, 1, 3), date(2024, 1, 5))
+    with pytest.raises(BadInput, match="2024-01-04 to 2024-01-05: no rows and never built"):
+        encode_users.run(writable, after, "v1")
+    with pytest.raises(BadInput, match="2024-01-04 to 2024-01-05, v1: no rows and never encoded"):
+        audit_tokens.run(writable, after, "v1")
+    for ds in (date(2024, 1, 4), date(2024, 1, 5)):
+        with record_stage(writable, build_user_features.STAGE, Days(ds, ds)):
+            pass
+    encode_users.run(writable, after, "v1")
+    audit_tokens.run(writable, after, "v1")
 
 
 def test_rows_of_a_blocked_delivery_are_in_no_day(published: Context, fed_late: Context) -> None:

@@ -82,6 +82,23 @@ def test_the_first_trouble_is_shown_and_a_gap_is_missing(ready: Context) -> None
     assert "missing" in printed(lines)
 
 
+def test_a_removal_of_users_changes_their_number_and_no_stage(ready: Context) -> None:
+    """The ledger's `adjusted` rows tell states of rows that are gone; the day got no further and no less far by them."""
+    stages = ("validate_sources", "build_user_features", "encode_users", "audit_tokens", "publish_tokens")
+    state = {"ds": DS, "definition": "d", "inputs": {}, "outputs": {"user_tokens": "7:1"}, "cutoff": None, "tokenizer_version": "v1"}
+    told = [*ran("publish_tokens", DS, DS, 12, "adjusted")]
+    told[RUNS_SCHEMA.fieldNames().index("states")] = [state]
+    other = [*ran("publish_tokens", DS, DS, 3)]  # before v1's, and told of the removal after it
+    other[RUNS_SCHEMA.fieldNames().index("states")] = [state | {"tokenizer_version": "v0"}]
+    done = [*ran("publish_tokens", DS, DS, 5)]
+    done[RUNS_SCHEMA.fieldNames().index("states")] = [state | {"outputs": {"user_tokens": "9:1"}}]
+    other_told = [*other]
+    other_told[RUNS_SCHEMA.fieldNames().index("status")], other_told[RUNS_SCHEMA.fieldNames().index("started_at")] = "adjusted", START + timedelta(minutes=13)
+    rows = (*(ran(stage, DS, DS, n) for n, stage in enumerate(stages[:4])), ran("build_user_features", DS, DS, 11, "adjusted"))
+    (line,) = ledger(ready, *rows, *map(tuple, (other, done, told, other_told)))
+    assert (line.stage, line.status, line.tokenizer_version, line.users_published) == ("publish_tokens", "done", "v1", 7)
+
+
 def test_at_most_thirty_days_are_shown(ready: Context) -> None:
     """The newest; the range of a single long run does not make them more."""
     lines = ledger(ready, ran("validate_sources", DS - timedelta(days=99), DS, 1))
