@@ -120,6 +120,7 @@ def rounds(spark: SparkSession, prepared: dict[str, Prepared], folder: Path, num
             vacuum(spark, victim.root, found)
             if not found.wrong:
                 shutil.rmtree(victim.root)
+            spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]  # it keeps the plans of 15 tables of each round
             victim, following = following, None
             yield found
     finally:
