@@ -50,6 +50,8 @@ Start with `u2qt status --ds D`: it shows what arrived, how far the day came and
 | `build_user_features`, exit 10 | the feature table broke its suite | `u2qt validate --ds D`, then clear the task |
 | `build_user_features`, exit 10, "the validation of E …" | day E's validation was killed, and has rows of D | `u2qt validate --ds E`, then clear the task |
 | `encode_users`, exit 20 | no tokenizer is promoted, or its checkpoint was changed | `u2qt tokenizer list`, then `u2qt tokenizer promote V` |
+| `encode_users`, exit 10 | the features are of a build that did not end well | clear `build_user_features` |
+| `audit_tokens`, exit 20, "never encoded" | another version was promoted since `encode_users` | clear `encode_users` |
 | `audit_tokens`, exit 10 | the staged codes broke their suite (the log says where) | `u2qt tokenizer show V`; after mending, clear `encode_users` |
 | `audit_tokens`, exit 10, "not like" | the day is unlike those before | `u2qt report --ds D`; is it right? `u2qt publish --ds D --accept REASON` |
 | `publish_tokens`, exit 10 | the stage has no passing audit of its present version | clear `audit_tokens` |

@@ -27,7 +27,7 @@ Nothing is retried: training is long, and a failed one registers nothing.
 | exit 20, days | the days are not built, or `from` lies after `to` | `u2qt build --from D --to D` |
 | exit 20, version | that version exists with another fingerprint | `u2qt tokenizer list`; take a new name |
 | exit 30 | Java, disk, memory, permissions | `u2qt doctor` |
-| exit 30 of `promote_tokenizer` | somebody promoted at the same moment | `u2qt tokenizer list`, then clear the task |
+| exit 30 of `promote_tokenizer` | another run was under way (it is named), or somebody promoted | `u2qt tokenizer list`, then clear the task |
 | exit 10 of `promote_tokenizer` | days that the current version published are missing under the new one | `u2qt tokenizer shadow V`, then clear the task |
 | exit 1 | a bug; the log has a traceback | |
 

@@ -18,10 +18,11 @@ from jobs.day_states import NOTHING, Published, built_when_published, definition
 from jobs.delta_tables import Where, on_days
 from jobs.validation_rules import end_of_day
 from schemas.catalog import Catalog, Source
-from schemas.keys import Days
+from schemas.keys import FIRST_DAY, LAST_DAY, Days
 from schemas.source_events import source_table_name
 
 REWRITTEN = "rewritten"  # in the ledger's detail: days whose changed rows are known from their publish on, whatever their cutoff
+EVER = Days(FIRST_DAY, LAST_DAY)
 FEATURES = 1  # counts changes of the meaning of feature_columns and build_user_features
 
 
@@ -88,14 +89,17 @@ def rewritten(context: Context, days: Days, given: datetime | None, versions: Ma
 
 
 def _replayed(context: Context, late: DataFrame, known: Mapping[date, Published]) -> set[date]:
-    """The days with rows in `late` of a delivery that was replayed since what is published was built: a row's own time doesn't say when it was let in."""
-    pairs = late.select("ds", "delivered_ds").distinct().collect()  # days
-    if not pairs:
+    """The days with rows in `late` of a delivery that was replayed since what is published was built: a row's own time doesn't say when it was let in.
+
+    The ledger is asked first: without a replay since the oldest of the builds, `late` is not read.
+    """
+    replays = ledger_days(context, "replay_quarantine", EVER, ("done", "refused")).groupBy("ds").agg(F.max("started_at").alias("last"))
+    since = min(was.built_at for was in known.values())
+    last = {row.ds: row.last.astimezone(UTC) for row in replays.where(F.col("last") > F.lit(since)).collect()}
+    if not last:
         return set()
-    span = Days(min(row.delivered_ds for row in pairs), max(row.delivered_ds for row in pairs))
-    replays = ledger_days(context, "replay_quarantine", span, ("done", "refused")).groupBy("ds").agg(F.max("started_at").alias("last"))
-    last = {row.ds: row.last for row in replays.collect()}
-    return {ds for ds, delivered_ds in pairs if delivered_ds in last and last[delivered_ds] > known[ds].built_at}
+    pairs = late.where(F.col("delivered_ds").isin([*last])).select("ds", "delivered_ds").distinct().collect()  # days
+    return {ds for ds, delivered_ds in pairs if last[delivered_ds] > known[ds].built_at}
 
 
 def known_from_publish(context: Context, days: Days) -> set[date]:

@@ -22,7 +22,7 @@ from schemas.errors import SchemaError
 from schemas.keys import Days
 
 DAYS_AT_ONCE = 7
-PASSES = 3  # validations that were cut short; what is due then; what its validations find: late rows of other days
+PASSES = 3  # validations that were cut short; what is due then; what its validations and first builds find: late rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +81,16 @@ def run(
             tell(chunk, number, len(planned))
             refused |= refusals(passing, chunk, named)
             worked |= {*chunk.days}
-        if all(validate_sources.STAGE not in chunk.stages for chunk in planned):
+        if not any(_may_find_more(chunk) for chunk in planned):
             break
     if refused:
         raise GateRefused("\n".join(dict.fromkeys(refused[ds] for ds in sorted(refused))))
     return len(worked)
+
+
+def _may_find_more(chunk: Chunk) -> bool:
+    """Late rows of a day are known when others are validated, and planned when the day was built."""
+    return validate_sources.STAGE in chunk.stages or (build_user_features.STAGE in chunk.stages and chunk.cutoff is None)
 
 
 def check_run_id(run_id: str) -> None:

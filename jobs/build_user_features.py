@@ -10,6 +10,7 @@ them is skipped. Cost grows with the events of the chunk, and with its days time
 import time
 from collections.abc import Mapping
 from datetime import date, datetime
+from functools import cache
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
@@ -73,7 +74,7 @@ def profiles_at(profile_rows: DataFrame, active: DataFrame, profile: Source, cat
     rows = profile_rows.select(
         F.col("user_id"),
         F.col("ds").alias("valid_from"),
-        F.struct("event_time", "available_time", F.xxhash64(*(c.name for c in profile.columns)).alias("tie")).alias("order"),
+        F.struct("event_time", "available_time", *_tie(profile)).alias("order"),
         F.struct(
             F.array(*numeric_values(profile)).alias("values"),
             F.array(*(hashed(profile, c.name, catalog.header.hash_buckets) for c in profile.id_columns)).alias("ids"),
@@ -84,6 +85,12 @@ def profiles_at(profile_rows: DataFrame, active: DataFrame, profile: Source, cat
         joined = joined.where(F.col("valid_from") > F.date_sub("ds", profile.lookback_days))
     valid = joined.where(F.col("order.available_time") <= known)
     return valid.groupBy("user_id", "ds").agg(F.max_by("row", "order").alias("profile_row"))
+
+
+def _tie(profile: Source) -> tuple[Column, Column]:
+    """A stable choice among rows that nothing else tells apart. The first hash skips nulls, so the second tells where they are."""
+    names = [c.name for c in profile.columns]
+    return F.xxhash64(*names).alias("tie"), null_safe_hash(names).alias("tie_of_nulls")
 
 
 def with_profile(users: DataFrame, profiles: DataFrame, profile: Source) -> DataFrame:
@@ -118,15 +125,19 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, f
     with record_stage(context, STAGE, days, only_errors=True):
         if not force:
             retention.require_sources(context, days)
-    cutoffs = dict.fromkeys(days, given_cutoff) if given_cutoff else _repairs(context, days)
+
+    @cache
+    def cutoffs() -> Mapping[date, datetime | None]:
+        """First asked for when the days are held: a repair of theirs that was under way has ended."""
+        return dict.fromkeys(days, given_cutoff) if given_cutoff else _repairs(context, days)
 
     def describe(part: Days) -> dict[date, DayState]:
-        return {ds: state for chunk in _with_one_cutoff(part, cutoffs) for ds, state in _described(context, chunk, cutoffs[chunk.first]).items()}
+        return {ds: state for chunk in _with_one_cutoff(part, cutoffs()) for ds, state in _described(context, chunk, cutoffs()[chunk.first]).items()}
 
     with changed_days(context, STAGE, days, describe, force=force) as parts:
         for part in parts:
-            for chunk in _with_one_cutoff(part, cutoffs):
-                _run(context, chunk, cutoffs[chunk.first], force=force)
+            for chunk in _with_one_cutoff(part, cutoffs()):
+                _run(context, chunk, cutoffs()[chunk.first], force=force)
 
 
 def _repairs(context: Context, days: Days) -> dict[date, datetime | None]:

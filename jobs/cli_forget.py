@@ -38,5 +38,7 @@ def forget(
     console.print(table)
     say(f"{made.asked:,} users asked for, {made.found:,} found, {made.newly_forgotten:,} for the first time: {made.rows:,} rows removed")
     say(f"certificate {made.certificate_id}: {out}")
+    if made.not_tables:
+        say(f"not looked into, in the lakehouse's folder: {', '.join(made.not_tables)}")
     for line in made.not_covered:
         say(f"not covered: {line}")

@@ -1,12 +1,13 @@
 """Commands of a tokenizer's life beside training: register, shadow, roll-back, crosswalk. docs/tokenizer-life.md tells it in order."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jobs.cli_options import From, To, console, days_of, print_run, say, with_spark
-from jobs.cli_tokens import AllowGap, tokenizer_app
+from jobs.cli_tokens import AllowGap, Now, alone_unless_now, tokenizer_app
 
 app = tokenizer_app  # one group of commands, in two files
 Named = Annotated[str, typer.Argument(help="Registered version.")]
@@ -48,11 +49,12 @@ def tokenizer_shadow(context: Any, version: Named, first: From = None, last: To 
 
 
 @app.command("roll-back")
-@with_spark
+@partial(with_spark, alone=alone_unless_now)
 def tokenizer_roll_back(
     context: Any,
     reason: Annotated[str, typer.Option(help="Why; kept in the promotions table.")] = "",
     allow_gap: AllowGap = None,
+    now: Now = False,
 ) -> None:
     """Promotes the version that was current before."""
     from jobs import promote_tokenizer

@@ -1,19 +1,28 @@
 """Commands around tokenizers and tokens: training, promotion, SQL, joins with labels."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs.cli_options import Version, console, days_of, print_run, say, with_spark
+from jobs.cli_options import Alone, Version, console, days_of, print_run, say, with_spark
 from jobs.errors import BadInput
 from schemas import keys
 
 app = typer.Typer()
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Registered tokenizers.")
 AllowGap = Annotated[str | None, typer.Option("--allow-gap", help="Reason to promote although published days are missing under the version.")]
+
+Now = Annotated[bool, typer.Option("--now", help="Don't wait for commands under way: days that they publish may be missing in the current view.")]
+
+
+def alone_unless_now(options: Mapping[str, Any]) -> Alone:
+    """A run that publishes under the version before has to end first, or its day is missing."""
+    return "no" if options["now"] else "where possible"
 
 
 @app.command()
@@ -49,9 +58,14 @@ def train(
     config = with_settings(sizes[size](seed=seed, quantizer=quantizer, layout=layout, stage1=stage1), [*chosen, *(settings or [])])
     days, group = days_of(None, first, last), Processes(count=processes, backend=backend)
     if job is not None:
+        if processes == 1:
+            raise BadInput("--job with --processes 1: expected 2 or more processes; one trains without a job")
         planned = train_tokenizer.plan(context, days, tokenizer_version, config, checkpoints=checkpoints, processes=group)
         if not Path(planned.result).exists():
-            job.write_text(planned.to_json(), encoding="utf-8")
+            try:
+                job.write_text(planned.to_json(), encoding="utf-8")
+            except OSError as error:
+                raise BadInput(f"--job {job}: can't be written ({error.strerror}), expected a file in a folder that this user may write") from None
             say(f"{job}: run `torchrun --nproc-per-node {processes} -m jobs.train_rank {job}`, then this command again")
             return
     with on_terminal(console) if group.count == 1 else nullcontext(lambda _: None) as progress:
@@ -83,12 +97,13 @@ def tokenizer_list(context: Any) -> None:
 
 
 @tokenizer_app.command("promote")
-@with_spark
+@partial(with_spark, alone=alone_unless_now)
 def tokenizer_promote(
     context: Any,
     version: Annotated[str, typer.Argument(help="Registered version.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the promotions table.")] = "",
     allow_gap: AllowGap = None,
+    now: Now = False,
 ) -> None:
     """Makes a version the one that user_tokens_current shows."""
     from jobs import promote_tokenizer
@@ -121,7 +136,7 @@ def tokenizer_export_vocabulary(
     out: Annotated[Path, typer.Option("--out", help="New folder for the vocabulary.")],
     base: Annotated[Path | None, typer.Option("--base", help="Folder of the Hugging Face tokenizer to extend, with its model's safetensors.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="Width of the language model, where its safetensors aren't there.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the map from codewords to the model's width.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the map from codewords to the model's width.")] = 0,
 ) -> None:
     """Writes our tokens as a vocabulary for language models, and rows to start their embeddings from."""
     from jobs.registered_tokenizers import load_named

@@ -101,16 +101,17 @@ def last_attempts(context: Context, stage: str, days: Days, version: str | None 
     attempts = attempts.withColumn("state", F.get(mine, F.lit(0))).where(F.col("state").isNotNull())
     newest = attempts.groupBy("ds").agg(F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")).select("last.*")
     return {
-        row.ds: Attempt(status="done" if row.status == "adjusted" else row.status, state=_state(row), started_at=row.started_at) for row in newest.collect()
+        row.ds: Attempt(status="done" if row.status == "adjusted" else row.status, state=_state(row), started_at=row.started_at.astimezone(UTC))
+        for row in newest.collect()
     }
 
 
 def ledger_days(context: Context, stage: str, days: Days, statuses: Sequence[str] = ATTEMPTED) -> DataFrame:
-    """One row per run of the stage and day of `days`: ds, status, started_at, states, detail."""
+    """One row per run of the stage and day of `days`: ds, status, started_at, states, detail, run_id."""
     ledger = context.lake.read("runs").where((F.col("stage") == stage) & F.col("status").isin(*statuses))
     ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
     worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
-    return ledger.select("status", "started_at", "states", "detail", F.explode(worked).alias("ds"))
+    return ledger.select("status", "started_at", "states", "detail", "run_id", F.explode(worked).alias("ds"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +141,7 @@ def built_when_published(context: Context, days: Days) -> dict[date, Published]:
     last = F.max_by(F.struct("status", "started_at", "state.*"), "started_at").alias("last")
     built = F.max(F.when(F.col("status") == "done", F.col("started_at"))).alias("built_at")
     rows = known.groupBy("ds").agg(last, built).where(F.col("built_at").isNotNull()).select("built_at", "last.*")
-    return {row.ds: Published(state=_state(row), built_at=row.built_at) for row in rows.collect()}
+    return {row.ds: Published(state=_state(row), built_at=row.built_at.astimezone(UTC)) for row in rows.collect()}
 
 
 def _state(row: Row) -> DayState:

@@ -146,10 +146,15 @@ class Lakehouse:
             raise BadInput(f"table {table.name} in {self.root}: no column {', '.join(absent)}, {ADD_COLUMNS}")
         return rows
 
-    def replace(self, table: str, rows: DataFrame, where: Where, metadata: Mapping[str, object], rows_per_file: int = 0) -> int:
-        """Atomically replaces the partitions of `where` by `rows`; rows outside it make the whole write fail."""
+    def replace(
+        self, table: str, rows: DataFrame, where: Where, metadata: Mapping[str, object], rows_per_file: int = 0, check: Callable[[], None] | None = None
+    ) -> int:
+        """Atomically replaces the partitions of `where` by `rows`; rows outside it make the whole write fail.
+
+        `check` is called under the commit lock, and raises where what is there now forbids the write.
+        """
         options = {"replaceWhere": where.sql(), "maxRecordsPerFile": str(rows_per_file)}  # 0 is no limit
-        return self._write(table, rows, options, "overwrite", metadata)
+        return self._write(table, rows, options, "overwrite", metadata, check)
 
     def frame(self, table: Table, rows: Sequence[Mapping[str, object]]) -> DataFrame:
         """A few rows of a declared table, as one file; columns by name."""
@@ -158,7 +163,9 @@ class Lakehouse:
     def append(self, table: str, rows: DataFrame, metadata: Mapping[str, object]) -> int:
         return self._write(table, rows, {}, "append", metadata)
 
-    def _write(self, table: str, rows: DataFrame, options: Mapping[str, str], mode: str, metadata: Mapping[str, object]) -> int:
+    def _write(
+        self, table: str, rows: DataFrame, options: Mapping[str, str], mode: str, metadata: Mapping[str, object], check: Callable[[], None] | None = None
+    ) -> int:
         path = self.require(table)
         columns = self.spark.read.format("delta").load(path).columns
         unknown = sorted(set(rows.columns) - set(columns))
@@ -166,6 +173,8 @@ class Lakehouse:
             raise BadInput(f"table {table} in {self.root}: no column {', '.join(unknown)}, {ADD_COLUMNS}")
         writer = rows.select(*columns).write.format("delta").mode(mode).options(**options)
         with self.own_commit(table, metadata) as marked:
+            if check is not None:
+                check()
             try:
                 writer.option("userMetadata", marked).save(path)
             except (DeltaConcurrentModificationException, Py4JJavaError) as error:
@@ -226,12 +235,12 @@ class Lakehouse:
         return plan.relation().location().getSnapshot()
 
     @contextmanager
-    def commit_lock(self) -> Iterator[None]:
-        """Held around commits on a local root; an object store's log store does this itself."""
+    def commit_lock(self, patience: float = -1) -> Iterator[None]:
+        """Held around commits on a local root; an object store's log store does this itself. Raises `filelock.Timeout` after `patience` seconds, if any."""
         if not self.is_local:
             yield
             return
-        with filelock.FileLock(self.own_folder() / "commit.lock"):
+        with filelock.FileLock(self.own_folder() / "commit.lock", timeout=patience):
             if self.standing is not None:
                 self.standing()
             yield

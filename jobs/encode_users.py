@@ -18,10 +18,10 @@ from pyspark.sql import functions as F
 from jobs import retention
 from jobs.changed_days import changed_days
 from jobs.context import Context
-from jobs.day_states import DayState, ledger_days, runs_of_days, sums_by_day, tokens_hash
+from jobs.day_states import DayState, last_done, ledger_days, runs_of_days, sums_by_day, tokens_hash
 from jobs.delta_tables import ActiveFile, Where, on_days
 from jobs.encoding import FrozenTokenizer, encode_units, tokens_udf
-from jobs.errors import BadInput
+from jobs.errors import BadInput, GateRefused
 from jobs.ledger import StageRecord, record_stage
 from jobs.registered_tokenizers import Registered, find_registered, load_registered, ship
 from jobs.work_units import balanced, write_tasks
@@ -41,7 +41,8 @@ def codes_schema(sources: tuple[str, ...]) -> str:
 
 
 def run(context: Context, days: Days, version: str | None = None, *, force: bool = False) -> None:
-    """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered. `force` reuses no codes."""
+    """Raises `BadInput` when a day has no features, or the checkpoint is not what was registered, `GateRefused` when the features' build
+    did not end well. `force` reuses no codes."""
     with record_stage(context, STAGE, days, version=version, only_errors=True):
         registered = find_registered(context, version)
         retention.require_features(context, days)
@@ -76,7 +77,7 @@ def _run(context: Context, days: Days, registered: Registered, tokenizer: Tokeni
         record.read["user_features"] = context.lake.version("user_features")
         files = context.lake.active_files("user_features", record.read["user_features"], Where(days=days))
         record.rows["user_features"] = sum(file.rows for file in files)
-        _require_features(context, days, files)
+        _require_features(context, days, files, record.read["user_features"])
         reused = None if force else _reused(context, days, registered, frozen, tokenizer.columns(), record)
         if reused is None:
             units = planned_units(context, files)
@@ -114,13 +115,19 @@ def _reused(context: Context, days: Days, registered: Registered, frozen: Frozen
     return kept.unionByName(fresh.select(*keys, *(F.col(f"codes.{name}").alias(name) for name in names), "ds"))
 
 
-def _require_features(context: Context, days: Days, files: list[ActiveFile]) -> None:
-    """An empty day is right only when it was built: `build_user_features` leaves a ledger row for it."""
+def _require_features(context: Context, days: Days, files: list[ActiveFile], version: int) -> None:
+    """An empty day is right only when it was built, rows only when the run that wrote them ended well: ledger rows of `build_user_features` say so."""
     empty = {*days} - {date.fromisoformat(file.partition["ds"]) for file in files}
-    if empty:
-        built = {row.ds for row in ledger_days(context, "build_user_features", days, ("done",)).select("ds").distinct().collect()}
-        for missing in runs_of_days(empty - built):
-            raise BadInput(f"user_features, {missing}: no rows and never built; run `u2qt build` for it first")
+    attempts = ledger_days(context, "build_user_features", days, ("done", "refused", "failed")).groupBy("ds", "run_id")
+    ended = {(row.ds, row.run_id) for row in attempts.agg(F.max_by("status", "started_at").alias("status")).where("status = 'done'").collect()}
+    for missing in runs_of_days(empty - {ds for ds, _ in ended}):
+        raise BadInput(f"user_features, {missing}: no rows and never built; run `u2qt build` for it first")
+    written = on_days(context.lake.read("user_features", version), days).select("ds", "run_id").distinct().collect()  # a removal of users leaves it as it is
+    unknown = {row.ds for row in written if (row.ds, row.run_id) not in ended}  # of a build that failed, or whose ledger row is lost
+    known = last_done(context, "build_user_features", days) if unknown else {}
+    sums = {ds: text for part in runs_of_days(unknown) for ds, text in sums_by_day(on_days(context.lake.read("user_features", version), part), part).items()}
+    for others in runs_of_days(ds for ds in unknown if ds not in known or known[ds].outputs.get("user_features") != sums[ds]):
+        raise GateRefused(f"user_features, {others}: its rows are of a build that did not end well; run `u2qt build` for it again")
 
 
 def planned_units(context: Context, files: list[ActiveFile]) -> list[list[tuple[object, ...]]]:

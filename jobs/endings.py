@@ -3,6 +3,7 @@
 The command line, the ledger and the event log go by the same answers.
 """
 
+import re
 import sys
 from collections.abc import Iterable
 
@@ -13,11 +14,20 @@ from schemas.passwords import without_secrets
 
 USAGE = 2  # typer's exit code for wrong arguments
 INTERRUPTED = 130  # Ctrl-C, as shells have it
+MODEL_ERROR = re.compile(r"^(?:Caused by: .*?)?u2qt_model\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 def as_told(error: BaseException) -> BaseException:
-    """The machine's fault where it is one, else the error itself."""
-    return infrastructure_of(error) or error
+    """The machine's fault where it is one, an expected error that came from a worker, else the error itself."""
+    return infrastructure_of(error) or model_error_of_a_worker(error) or error
+
+
+def model_error_of_a_worker(error: BaseException) -> BadInput | None:
+    """An error of the model package that a Python worker raised: Spark hands it on as text. By name: pyspark is slow to import."""
+    if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
+        return None
+    found = MODEL_ERROR.search(str(error))
+    return BadInput(found[1]) if found else None
 
 
 def is_expected(error: BaseException) -> bool:
@@ -28,7 +38,7 @@ def is_expected(error: BaseException) -> bool:
 
 def words_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
     """The text of an expected error without secrets; of any other its type alone, for its text could quote a row."""
-    return without_secrets(str(error), secrets) if is_expected(error) else type(error).__name__
+    return without_secrets(getattr(error, "kept", None) or str(error), secrets) if is_expected(error) else type(error).__name__
 
 
 def exit_code(error: BaseException) -> int:

@@ -9,9 +9,16 @@ U2qtError
 
 
 class U2qtError(Exception):
-    """Base; the message names the thing, what was found, what was expected and the way out."""
+    """Base; the message names the thing, what was found, what was expected and the way out.
+
+    `kept` is what a log or the ledger may hold of a message that quotes a statement or a value; by default all of it.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, kept: str | None = None) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 class GateRefused(U2qtError):

@@ -27,6 +27,7 @@ from jobs.registered_tokenizers import find_registered, load_registered, ship
 from schemas.source_events import source_table_name
 
 MICROSECOND = timedelta(microseconds=1)
+LONGEST_WINDOW = 3660  # days
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +60,8 @@ class Question:
         unknown = [model for model in self.models if model not in MODELS]
         if unknown or not self.models:
             raise BadInput(f"--model: found {', '.join(unknown) or 'none'}, expected one or more of {', '.join(MODELS)}")
+        if self.seed < 0 or self.window_days > LONGEST_WINDOW:
+            raise BadInput(f"evaluate: found --seed {self.seed} --window {self.window_days}, expected at least 0, and at most {LONGEST_WINDOW:,} days")
         if self.window_days < 1 or self.max_labels < 1 or self.lag < ONE_DAY or self.lag % ONE_DAY:
             raise BadInput(
                 f"evaluate: found --window {self.window_days} --max-labels {self.max_labels} --lag {self.lag}, expected at least 1, 1, and whole days from 1d"

@@ -16,6 +16,7 @@ from pyspark.sql import types as T
 
 from jobs.errors import BadInput
 from jobs.point_in_time import label_moment, quoted
+from jobs.raw_input import named_columns
 
 Ints = NDArray[np.int64]
 WORDS = {"true": 1, "t": 1, "1": 1, "1.0": 1, "false": 0, "f": 0, "0": 0, "0.0": 0}
@@ -89,15 +90,17 @@ def require_both_classes(sample: Sample, name: str, label: str) -> None:
 def _require_columns(labels: DataFrame, name: str, wanted: Sequence[str]) -> None:
     for column in wanted:
         if labels.columns.count(column) != 1:
-            shown = ", ".join(labels.columns)
+            others = named_columns(labels.columns, wanted)
             raise BadInput(
-                f"labels {name}: column {column} found {labels.columns.count(column)} times, expected once; columns are {shown}; use --user, --at or --label"
+                f"labels {name}: column {column} found {labels.columns.count(column)} times, expected once; found {others}; use --user, --at or --label"
             )
 
 
 def _as_number(labels: DataFrame, label: str) -> Column:
     """DOUBLE; NULL where a text is no yes or no."""
     column, type = F.col(quoted(label)), labels.schema[label].dataType
+    if not isinstance(type, T.StringType | T.NumericType | T.BooleanType):
+        raise BadInput(f"labels, column {label}: found type {type.simpleString()}, expected 0, 1, true or false as numbers, words or booleans")
     if not isinstance(type, T.StringType):
         return column.cast("double")
     words = F.create_map(*(F.lit(part) for pair in WORDS.items() for part in pair))

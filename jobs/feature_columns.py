@@ -108,7 +108,8 @@ def slices(all_events: DataFrame) -> DataFrame:
 def slice_text(texts: Column, max_chars: int) -> Column:
     """'text xN; text ...' cut to `max_chars` characters, as UTF-8 bytes."""
     line = F.transform(texts, lambda t: F.concat(t["text"], F.when(t["order"] < -1, F.concat(F.lit(" x"), -t["order"])).otherwise("")))
-    return F.encode(F.substring(F.array_join(line, SEPARATOR), 1, max_chars), "UTF-8")
+    joined = F.substring(F.array_join(line, SEPARATOR), 1, max_chars)
+    return F.encode(F.when((joined == "") & (F.size(texts) > 0), F.lit("?")).otherwise(joined), "UTF-8")  # empty is what a slice without events has
 
 
 def padded(values: Column, length: int, zero: Column) -> Column:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
 from jobs.recorded_removals import WholeDays
 
@@ -58,14 +57,6 @@ class Certificate:
     def rows(self) -> int:
         return sum(table.rows for table in self.tables.values())
 
-    def add(self, before: Mapping[str, Any]) -> None:
-        """What an earlier certificate of the same removal says was deleted, and is not there to be found again."""
-        self.run_files = sorted({*self.run_files, *before["run_files"]})
-        self.reports = sorted({*self.reports, *before["reports"]})
-        self.days_told = max(self.days_told, before["days_told"])
-        for name, removed in self.tables.items():
-            removed.files_deleted += before["tables"].get(name, {}).get("files_deleted", 0)
-
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"rows": self.rows}, indent=2, default=str) + "\n"
 
@@ -81,6 +72,10 @@ class Underway:
     days: tuple[date, ...] = ()  # that have rows of these users
     whole: list[WholeDays] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)  # of every table, before
+    days_told: int = 0
+    files_deleted: dict[str, int] = field(default_factory=dict)  # by table; those of a vacuum that was cut short are not counted
+    run_files: list[str] = field(default_factory=list)  # noted before they go
+    reports: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         part = path.with_suffix(".part")

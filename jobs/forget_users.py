@@ -16,7 +16,6 @@ from datetime import UTC, date, datetime
 from functools import reduce
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame
@@ -32,6 +31,7 @@ from jobs.recorded_removals import WholeDays, record_again, whole_days
 from jobs.registered_tokenizers import all_registered, checkpoint_folder
 from jobs.row_removal import remove_rows, removed_since, vacuum, with_statistics
 from jobs.tables_with_ids import WithIds, tables_with_ids
+from schemas import keys
 from schemas.deliveries import DELIVERIES
 from schemas.forgotten import FORGOTTEN
 from schemas.keys import Days
@@ -48,8 +48,7 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
 
     `checkpoints`: a folder of checkpoints that no registered tokenizer lies in. `reports`: a folder whose reports of touched days go too.
     """
-    before = _written_before(context, certificate)
-    if certificate.exists() and before is None:
+    if certificate.exists() and not _is_of_this_removal(context, certificate):
         raise BadInput(f"--certificate {certificate}: is there already, expected a new file")
     if not certificate.parent.is_dir() or not os.access(certificate.parent, os.W_OK):
         raise BadInput(f"--certificate {certificate}: {certificate.parent} is no folder that this user may write to; make it first, or name another")
@@ -60,11 +59,15 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
     with record_stage(context, STAGE, None) as record:
         require_same(key, known_keys(context))
         context.lake.read_declared(DELIVERIES)
+        _require_its_catalog(context)
         ids = read_ids(context.spark, users)
         underway = _begun(context, ids, key)
         _remove_rows(context, ids, underway)
-        told = record_again(context, underway.whole)
+        underway.days_told = max(underway.days_told, record_again(context, underway.whole))
+        underway.write(_underway_file(context))
         removed = _removed(context, underway)
+        _delete_files(underway, underway.run_files, _run_files(context, checkpoints), _underway_file(context))
+        _delete_files(underway, underway.reports, _reports(reports, underway), _underway_file(context))
         made = Certificate(
             certificate_id=underway.certificate_id,
             lakehouse=context.lake.root,
@@ -75,14 +78,12 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
             found=underway.found,
             newly_forgotten=context.lake.read("forgotten").where(F.col("certificate_id") == F.lit(underway.certificate_id)).count(),
             tables=removed,
-            run_files=_delete_run_files(context, checkpoints),
-            reports=_delete_reports(reports, underway),
-            days_told=told,
+            run_files=sorted(underway.run_files),
+            reports=sorted(underway.reports),
+            days_told=underway.days_told,
             not_tables=_not_tables(context),
             not_covered=(*NOT_COVERED, *_in_statistics(context)),
         )
-        if before is not None:
-            made.add(before)
         _fill(record, made)
         part = certificate.with_name(f".{certificate.name}.part")
         part.write_text(made.to_json(), encoding="utf-8")
@@ -95,16 +96,27 @@ def _underway_file(context: Context) -> Path:
     return context.lake.own_folder("forget") / "underway.json"
 
 
-def _written_before(context: Context, certificate: Path) -> dict[str, Any] | None:
-    """What the file says, where it is of the removal that is under way: that process died after its last word but one."""
+def _is_of_this_removal(context: Context, certificate: Path) -> bool:
+    """Whether the file is of the removal that is under way: that process died after its last word but one."""
     underway = Underway.read(_underway_file(context))
     if underway is None or not certificate.is_file():
-        return None
+        return False
     try:
         said = json.loads(certificate.read_text(encoding="utf-8"))
     except ValueError:
-        return None
-    return said if isinstance(said, dict) and said.get("certificate_id") == underway.certificate_id else None
+        return False
+    return isinstance(said, dict) and said.get("certificate_id") == underway.certificate_id
+
+
+def _require_its_catalog(context: Context) -> None:
+    """A source that the catalog doesn't name would keep its rows, and bring its users back."""
+    ours = (source_table_name(""), quarantine_table_name(""))
+    others = [name for name in _not_tables(context) if name.startswith(ours) and keys.NAME.match(name) and context.lake.exists(name)]
+    if others:
+        raise BadInput(
+            f"lakehouse {context.lake.root}: found tables {', '.join(others)}, which catalog {context.catalog.name} has no source for; "
+            "give the catalog that the lakehouse was made with by --catalog or U2QT_CATALOG, or move these tables out of it"
+        )
 
 
 def _begun(context: Context, ids: DataFrame, key: Key) -> Underway:
@@ -124,7 +136,7 @@ def _begun(context: Context, ids: DataFrame, key: Key) -> Underway:
         underway.whole = _whole(context, days)
         underway.looked_at = datetime.now(UTC)
     elif _worked_since(context, underway.looked_at):
-        underway.whole = []  # a stage may have read what was half removed: its days are worked again
+        underway.whole, underway.days_told = [], 0  # a stage may have read what was half removed: its days are worked again
     underway.write(file)
     return underway
 
@@ -221,33 +233,36 @@ def _removed(context: Context, underway: Underway) -> Mapping[str, Removed]:
     for name, version in underway.versions.items():
         rows, files = removed_since(context.lake, name, version, _metadata(underway.certificate_id)) if name in with_ids else (0, 0)
         found[name] = Removed(rows=rows, files_rewritten=files, version_before=version)
-    deleted = vacuum(context.lake, tuple(found))
+    for name, deleted in vacuum(context.lake, tuple(found)).items():
+        underway.files_deleted[name] = underway.files_deleted.get(name, 0) + deleted
+    underway.write(_underway_file(context))
     for name, removed in found.items():
-        removed.files_deleted, removed.version_after = deleted[name], context.lake.version(name)
+        removed.files_deleted, removed.version_after = underway.files_deleted[name], context.lake.version(name)
     return found
 
 
-def _delete_run_files(context: Context, checkpoints: Path | None) -> list[str]:
+def _run_files(context: Context, checkpoints: Path | None) -> list[Path]:
     """A state holds samples of single slices' vectors. No training is under way: it would hold the lakehouse."""
     folders = {checkpoint_folder(context, None), *(Path(registered.checkpoint).parent for registered in all_registered(context))}
     folders |= {checkpoints} if checkpoints is not None else set()
-    gone = []
-    for path in sorted({path for folder in folders if folder.is_dir() for pattern in RUN_FILES for path in folder.glob(pattern)}):
+    return [path for folder in folders if folder.is_dir() for pattern in RUN_FILES for path in folder.glob(pattern)]
+
+
+def _reports(folder: Path | None, underway: Underway) -> list[Path]:
+    """Those that `u2qt report` named by their day, of the touched days."""
+    found = [folder / f"{ds}.html" for ds in underway.days] if folder is not None else []
+    return [path for path in found if path.is_file()]
+
+
+def _delete_files(underway: Underway, noted: list[str], found: list[Path], file: Path) -> None:
+    """They are noted first: a certificate after a break names what went before it."""
+    noted += sorted({str(path) for path in found} - {*noted})
+    underway.write(file)
+    for path in found:
         if path.is_dir():
             rmtree(path)
         else:
-            path.unlink()
-        gone.append(str(path))
-    return gone
-
-
-def _delete_reports(folder: Path | None, underway: Underway) -> list[str]:
-    """Those that `u2qt report` named by their day, of the touched days."""
-    found = [folder / f"{ds}.html" for ds in underway.days] if folder is not None else []
-    gone = [path for path in found if path.is_file()]
-    for path in gone:
-        path.unlink()
-    return [str(path) for path in gone]
+            path.unlink(missing_ok=True)  # two folders may be one
 
 
 def _not_tables(context: Context) -> list[str]:

@@ -120,13 +120,13 @@ def marked(checked: DataFrame, context: Context, key: Key | None) -> DataFrame:
 def marked_by(checked: DataFrame, forgotten: DataFrame, key: Key) -> DataFrame:
     hashes = forgotten.select("hmac", F.lit(True).alias("is_theirs")).distinct()
     theirs, hashed = F.coalesce("is_theirs", F.lit(False)), hmac_column(key)
-    fields = checked.schema["raw"].dataType.fieldNames()  # type: ignore[attr-defined]
-    torn = F.col("raw").getField(CORRUPT).isNotNull() if CORRUPT in fields else F.lit(False)
-    whole = checked.where(~torn).withColumn("hmac", hashed(plain(F.col("user_id")))).join(hashes, on="hmac", how="left")
+    fields, user_id = checked.schema["raw"].dataType.fieldNames(), plain(F.col("user_id"))  # type: ignore[attr-defined]
+    line = F.col("raw").getField(CORRUPT) if CORRUPT in fields else F.lit(None).cast("string")
+    known = line.isNull() & user_id.isNotNull()
+    whole = checked.where(known).withColumn("hmac", hashed(user_id)).join(hashes, on="hmac", how="left")
     found = whole.select(*checked.columns, theirs.alias("forgotten"))
-    if CORRUPT not in fields:
-        return found
-    candidates = F.array_append(words(F.col("raw").getField(CORRUPT)), plain(F.col("user_id")))
-    each = checked.where(torn).withColumn("candidate", F.explode(candidates)).withColumn("hmac", hashed(F.col("candidate")))
+    values = F.transform(F.array(*(F.col("raw").getField(name) for name in fields if name != CORRUPT)), plain)
+    candidates = F.array_append(F.concat(words(line), F.when(user_id.isNull(), values).otherwise(F.array().cast("array<string>"))), user_id)
+    each = checked.where(~known).withColumn("candidate", F.explode(candidates)).withColumn("hmac", hashed(F.col("candidate")))
     lines = each.join(hashes, on="hmac", how="left").groupBy(*checked.columns).agg(F.max(theirs).alias("forgotten"))
     return found.unionByName(lines)

@@ -21,6 +21,8 @@ def missing_columns(table: Table, found: list[str]) -> list[str]:
 def run(context: Context) -> dict[str, int]:
     """Returns the number of tables created, of tables that were there, and of columns added to these."""
     wanted = tables(context.catalog)
+    with context.lake.commit_lock():
+        check_tables(context, existing=True)  # before anything is made for a wrong catalog
     with context.lake.commit_lock(), ThreadPoolExecutor(PARALLEL_CREATIONS) as pool:
         made = list(pool.map(context.lake.create, wanted))
         later = [table for table, new in zip(wanted, made, strict=True) if not new and any(field.later for field in table.fields)]
@@ -31,10 +33,13 @@ def run(context: Context) -> dict[str, int]:
     return {"created": sum(made), "existing": len(made) - sum(made), "columns_added": added}
 
 
-def check_tables(context: Context) -> None:
-    """Raises `BadInput` when a table is missing or made for another catalog."""
+def check_tables(context: Context, *, existing: bool = False) -> None:
+    """Raises `BadInput` when a table is missing or made for another catalog; `existing`: of those there are, but for columns to be added."""
     for table in tables(context.catalog):
-        absent = missing_columns(table, context.lake.read(table.name).columns)
+        if existing and not context.lake.exists(table.name):
+            continue
+        later = {field.name for field in table.fields if field.later} if existing else set()
+        absent = [column for column in missing_columns(table, context.lake.read(table.name).columns) if column not in later]
         if absent:
             raise BadInput(
                 f"table {table.name} in {context.lake.root}: has no column {', '.join(absent)}, which catalog "

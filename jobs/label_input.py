@@ -27,6 +27,7 @@ NO_SECONDS = r"([T ]\d{1,2}:\d{2})(?=$|\s*Z|\s*UTC|\s*[+-])"
 DATE_ONLY = r"^\d{4}-\d{1,2}-\d{1,2}$"
 TABLE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,2}\Z", re.ASCII)
 CSV = (".csv", ".csv.gz")
+RAGGED = "MALFORMED"  # in Spark's name of the error
 NANOSECONDS = "; timestamps in nanoseconds can't be read: write the file with coerce_timestamps='us'"
 
 
@@ -52,6 +53,8 @@ def read_labels(context: Context, labels: str, at: str | None) -> DataFrame:
             frame = spark.read.parquet(labels)
         return frame if at is None else _typed(frame, labels, at, context.catalog.time_zone)
     except (PySparkException, Py4JJavaError) as error:
+        if RAGGED in str(error):
+            raise _ragged(labels) from None
         hint = NANOSECONDS if "NANOS" in str(error) else ""
         raise BadInput(f"labels {labels}: can't be read ({first_line(error)}), expected a table, a .csv file with a header, or Parquet{hint}") from None
 
@@ -63,11 +66,16 @@ def naming_labels(context: Context, labels: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:
         text = unquote(str(error))
-        if "MALFORMED" in text:
-            raise BadInput(f"labels {labels}: found a row without exactly the header's columns, expected as many values as it has") from None
+        if RAGGED in text:
+            raise _ragged(labels) from None
         if read_fault(error) is None or f"{context.lake.root}/" in text:
             raise
         raise BadInput(f"labels {labels}: a file can't be read, damaged or gone; write the labels anew") from None
+
+
+def _ragged(labels: str) -> BadInput:
+    """Spark's message quotes the row, and the ledger keeps ours."""
+    return BadInput(f"labels {labels}: found a row without exactly the header's columns, expected as many values as it has")
 
 
 def _typed(frame: DataFrame, labels: str, at: str, time_zone: str) -> DataFrame:

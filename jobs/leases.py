@@ -1,8 +1,8 @@
 """Leases: who works in a lakehouse, or reads from it, right now.
 
 Every command holds one while it has a session. Shared leases stand side by side; an exclusive one (`init`, `forget`, a
-vacuum without retention) waits until no other stands, and new ones wait for it. A vacuum keeps every file that was current
-when the oldest lease began, so that no pinned reader loses one.
+promotion, a vacuum without retention) waits until no other stands, and new ones wait for it. A vacuum keeps every file that
+was current when the oldest lease began, so that no pinned reader loses one.
 
 A lease is a small file that its holder renews. It is over when its time has passed, when its holder ended, or, on this
 machine, when every process of its holder is dead: a driver killed alone leaves a JVM that may still commit, and that is
@@ -36,6 +36,8 @@ RENEWALS = 6  # in the time that a lease lasts: a busy machine may miss some
 PATIENCE = 3600.0  # seconds that a command waits for one that has the lakehouse for itself
 ALONE_PATIENCE = 600.0  # seconds that one waits to have it for itself; meanwhile nothing new begins
 LOOK_AGAIN = 0.2  # seconds
+INIT = "init"  # the one command that makes the folder
+HIDDEN = "hidden"  # start of a process that another user's eyes can't see, but that is there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +65,7 @@ class Lease:
         return self.host == this_host() and bool(self.processes) and not self._alive()[0]
 
     def _alive(self) -> list[bool]:
-        return [_start(pid) == start for pid, start in self.processes]
+        return [_start(pid) in (start, HIDDEN) for pid, start in self.processes]
 
     def __str__(self) -> str:
         return f"`{self.purpose}` (run {self.run_id}, since {self.started_at:%Y-%m-%d %H:%M:%S} UTC on {self.host.partition(' ')[0]})"
@@ -82,6 +84,9 @@ def held(lake: Lakehouse, purpose: str, run_id: str, *, exclusive: bool = False,
             raise Infrastructure(f"{purpose}: needs {lake.root} for itself, and only a file system has the locks for that; run it on a mounted copy")
         yield
         return
+    if purpose != INIT and not Path(lake.root).is_dir():  # the command says itself that there is nothing
+        yield
+        return
     folder = lake.own_folder("leases")
     lease = _new(lake.spark, purpose, run_id, exclusive)
     ended = threading.Event()
@@ -90,12 +95,23 @@ def held(lake: Lakehouse, purpose: str, run_id: str, *, exclusive: bool = False,
         renewing = threading.Thread(target=_renew, args=(folder, lease, ended), daemon=True, name="u2qt-lease")
         renewing.start()
         lake.standing, lake.lease_id = partial(_require_standing, _path(folder, lease), purpose), lease.lease_id
+        if exclusive:
+            _wait_for_commits(lake, purpose, patience)
         yield
     finally:
         ended.set()
         lake.standing = lake.lease_id = None
         with _guard(folder):
             _path(folder, lease).unlink(missing_ok=True)
+
+
+def _wait_for_commits(lake: Lakehouse, purpose: str, patience: float) -> None:
+    """A holder whose lease ran out in the middle of a commit (its machine slept) may still end that one; after it, no other."""
+    try:
+        with lake.commit_lock(patience):
+            pass
+    except filelock.Timeout:
+        raise Infrastructure(f"{purpose}: a commit has been under way for {patience:.0f} s; wait for its process, or stop it") from None
 
 
 def _require_standing(path: Path, purpose: str) -> None:
@@ -126,9 +142,9 @@ def oldest_start(leases: Sequence[Lease], now: datetime) -> datetime:
 
 
 def this_host() -> str:
-    """Names the machine since its last start: a pid means something there alone."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}".strip()
+    """Names the machine since its last start, and the container: a pid means something there alone."""
+    boot, pids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    return " ".join((socket.gethostname(), *([boot.read_text().strip()] if boot.exists() else []), *([os.readlink(pids)] if pids.is_symlink() else [])))
 
 
 def _writable(lake: Lakehouse) -> bool:
@@ -226,18 +242,22 @@ def _standing(folder: Path) -> list[Lease]:
 
 
 def _start(pid: int) -> str:
-    """When a process began, in the system's ticks; empty when it is dead. A pid comes again, a pid with its start doesn't."""
-    stat = Path("/proc") / str(pid) / "stat"
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
+    """When a process began, in the system's ticks; empty when it is dead. A pid comes again, a pid with its start doesn't.
+
+    `HIDDEN` where the system doesn't say (/proc with hidepid, no /proc): then only time ends the lease of a pid that is taken.
+    """
+    try:
+        fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
+    except OSError:
+        return HIDDEN if _taken(pid) else ""
+
+
+def _taken(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return ""
+        return False
     except PermissionError:
-        return "alive"
-    return "alive"
+        return True
+    return True

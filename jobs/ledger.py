@@ -27,7 +27,7 @@ from pyspark.sql.types import (
 from jobs import event_log, lineage, machine_faults
 from jobs.context import Context
 from jobs.day_states import DayState
-from jobs.endings import is_expected, words_of
+from jobs.endings import is_expected, model_error_of_a_worker, words_of
 from schemas.keys import Days
 from schemas.passwords import SECRET_KEY
 
@@ -93,7 +93,7 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
     try:
         yield record
     except BaseException as error:
-        fault = machine_faults.infrastructure_of(error, lambda: room(context))
+        fault = machine_faults.infrastructure_of(error, lambda: room(context)) or model_error_of_a_worker(error)
         _note_error(context, record, fault or error, version)
         record.seconds = time.perf_counter() - clock
         _append_if_possible(context, record, started)

@@ -14,6 +14,14 @@ def of_day(runs: DataFrame, ds: date) -> DataFrame:
     return runs.where(F.col("status") != "adjusted").where((F.col("ds_from") <= F.lit(ds)) & (F.col("ds_to") >= F.lit(ds)))
 
 
+def of_version(runs: DataFrame, version: str | None) -> DataFrame:
+    """Without rows of another tokenizer version than `version`; all of them where it is None. Rows that name none stay."""
+    if version is None:
+        return runs
+    named = F.filter(F.coalesce(F.transform("states", lambda s: s["tokenizer_version"]), F.array().cast("array<string>")), lambda v: v.isNotNull())
+    return runs.where((F.size(named) == 0) | F.array_contains(named, version))
+
+
 def days_worked() -> Column:
     """How many days the row's counts are of: a chunk of days is one row."""
     return (F.datediff("ds_to", "ds_from") + 1).alias("days")

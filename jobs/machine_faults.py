@@ -68,7 +68,10 @@ SIGNS = (  # the first that is found counts: a full disk makes Java fail in othe
     Sign(pattern=re.compile(r"Too many open files"), lack="too many open files", way_out=FILES_OUT),
     Sign(pattern=re.compile(r"AccessControlException|AccessDeniedException|\(Permission denied\)"), lack="not permitted", way_out=RIGHTS_OUT),
     Sign(
-        pattern=re.compile(r"FAILED_READ_FILE|Could not read footer|is not a Parquet file|found no readable parquet file|Parquet magic bytes not found"),
+        pattern=re.compile(
+            r"FAILED_READ_FILE|Could not read footer|is not a Parquet file|found no readable parquet file|Parquet magic bytes not found|"
+            r"StreamError: \S+( \(shard \d+ of \d+\))?: can't be (?:opened|read)"
+        ),
         lack="a stored file can't be read, damaged or gone",
         way_out=FILE_OUT,
         expected="a whole file",

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.errors import BadInput
+from jobs.raw_input import named_columns
 
 ONE_DAY = timedelta(days=1)
 DAY_MICROS = 86_400_000_000
@@ -174,7 +175,8 @@ def _rule(labels: DataFrame, tokens: DataFrame, keys: tuple[str, ...], at: str, 
         raise BadInput("keys: found none, expected at least one column")
     for name in (*keys, at):
         if labels.columns.count(name) != 1:
-            raise BadInput(f"labels: column {name} found {labels.columns.count(name)} times, expected once; columns are {', '.join(labels.columns)}")
+            others = named_columns(labels.columns, (*keys, at))
+            raise BadInput(f"labels: column {name} found {labels.columns.count(name)} times, expected once; found {others}")
     codes = tuple(name for name in tokens.columns if name.endswith(CODES))
     return _Rule(keys=keys, at=at, lag_days=lag.days, time_zone=time_zone, tokenizer_version=version, codes=codes)
 

@@ -3,12 +3,13 @@
 Reads `tokenizers`, `promotions`, the days of `user_tokens`; writes `promotions`. Key: seq. Idempotent on the version: the
 current one is not promoted again. Publishes nothing, so days that the version has not published would vanish from the current
 view, and days that were repaired since would be as before: a promotion is refused while one of the last 90 is, unless somebody
-says why it may be.
+says why it may be. The commands have the lakehouse for themselves: one that works under the version before ends first.
 """
 
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from delta.tables import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -22,6 +23,7 @@ from jobs.registered_tokenizers import find_registered, promoted_version
 from schemas.keys import Days
 from schemas.tokenizers import PROMOTIONS
 
+PROMOTE, ROLL_BACK = "promote_tokenizer", "roll_back_tokenizer"  # in the ledger and in commits
 TRAILING = timedelta(days=90)  # what a user's sequence covers
 DAYS_NAMED = 5
 
@@ -61,19 +63,30 @@ def missing_days(current: set[date], new: set[date]) -> list[date]:
 
 def run(context: Context, version: str, reason: str, allow_gap: str | None = None) -> Promotion:
     """Raises `BadInput` for a version that is not registered, `GateRefused` for one that lacks days without a reason why it may."""
-    with record_stage(context, "promote_tokenizer", None) as record:
+    with record_stage(context, PROMOTE, None) as record:
         return _promote(context, version, reason, allow_gap, record)
 
 
 def roll_back(context: Context, reason: str, allow_gap: str | None = None) -> Promotion:
-    """Promotes the version that was current before the current one. A second one comes back to where it was."""
-    with record_stage(context, "roll_back_tokenizer", None) as record:
+    """Promotes the version that was current before the current one. A second one comes back to where it was; the repetition of one
+    that was cut short after its commit, before the ledger had it, stays there."""
+    with record_stage(context, ROLL_BACK, None) as record:
         promotions = context.lake.read("promotions")
         current = promoted_version(context)
         before = promotions.where(F.col("tokenizer_version") != F.lit(current)).agg(F.max_by("tokenizer_version", "seq").alias("version")).first()
         if current is None or before is None or before["version"] is None:
             raise BadInput(f"roll-back: {current or 'no tokenizer'} is current and none was before it; `u2qt tokenizer list` shows what can be promoted")
-        return _promote(context, before["version"], reason, allow_gap, record)
+        return _promote(context, current if _cut_short(context) else before["version"], reason, allow_gap, record)
+
+
+def _cut_short(context: Context) -> bool:
+    """Whether the newest promotion is a roll-back's of which the ledger has no end."""
+    seq, _ = latest(context.lake.read("promotions")).collect()[0]
+    stage = F.get_json_object("userMetadata", "$.stage")
+    history = DeltaTable.forPath(context.spark, context.lake.path("promotions")).history().where(stage.isin(PROMOTE, ROLL_BACK))
+    last = history.agg(F.max_by(stage, "version").alias("stage")).collect()[0]["stage"]
+    ends = context.lake.read("runs").where((F.col("stage") == ROLL_BACK) & (F.col("status") == "done"))
+    return bool(last == ROLL_BACK and ends.where(F.get_json_object("detail", "$.seq") == str(seq)).isEmpty())
 
 
 def gap(context: Context, version: str) -> list[date]:
@@ -111,8 +124,8 @@ def _promote(context: Context, version: str, reason: str, allow_gap: str | None,
     seq, current = latest(context.lake.read("promotions")).collect()[0]
     changed = current != version
     missing = gap(context, version) if changed else []
-    _require_no_gap(version, missing, allow_gap)
     if changed:
+        _require_no_gap(version, missing, allow_gap)
         seq += 1
         row = {"seq": seq, "tokenizer_version": version, "reason": reason, "missing_days": len(missing), "allowed_gap": allow_gap, "run_id": context.run_id}
         record.written["promotions"] = _write(context, row, record)
@@ -137,8 +150,14 @@ def _require_no_gap(version: str, missing: list[date], allow_gap: str | None) ->
 
 def _write(context: Context, row: dict[str, object], record: StageRecord) -> int:
     """Replaces the (empty) set of rows with this seq, so that seq stays unique whatever is promoted at the same time."""
-    metadata = {"run_id": context.run_id, "stage": record.stage, "tokenizer_version": row["tokenizer_version"]}
+    seq, metadata = row["seq"], {"run_id": context.run_id, "stage": record.stage, "tokenizer_version": row["tokenizer_version"]}
+    late = Infrastructure(f"promotions seq {seq}: another promotion was committed meanwhile; look at `u2qt tokenizer list`, then run again")
+
+    def require_unused() -> None:
+        if latest(context.lake.read("promotions")).collect()[0]["seq"] >= seq:
+            raise late
+
     try:
-        return context.lake.replace("promotions", context.lake.frame(PROMOTIONS, [row]), Where(equals=(("seq", str(row["seq"])),)), metadata)
+        return context.lake.replace("promotions", context.lake.frame(PROMOTIONS, [row]), Where(equals=(("seq", str(seq)),)), metadata, check=require_unused)
     except CommitConflict:
-        raise Infrastructure(f"promotions seq {row['seq']}: another promotion was committed meanwhile; look at `u2qt tokenizer list`, then run again") from None
+        raise late from None

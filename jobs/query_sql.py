@@ -9,6 +9,7 @@ import io
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -41,6 +42,7 @@ QUERY_NODES = frozenset(
     }
 )
 READING_COMMANDS = ("Show", "Describe")
+CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]*\]")  # Spark's name of an error, at the head of its message
 CALLERS_FAULT = ("0A", "21", "22", "42", "P0")  # SQLSTATE classes: unsupported, cardinality, data, syntax or name, raised by the statement
 
 
@@ -177,7 +179,9 @@ def _as_bad_input(spark: SparkSession) -> Iterator[None]:
         message = _callers_fault(spark, error)
         if message is None:
             raise
-        raise BadInput(f"sql: {message}\nTables and views: {', '.join(_names(spark))}") from None
+        condition = CONDITION.match(message)  # what follows may quote the statement or a user's value
+        kept = f"sql: {condition[0] if condition else 'refused'}"
+        raise BadInput(f"sql: {message}\nTables and views: {', '.join(_names(spark))}", kept=kept) from None
     finally:
         log.setLevel(was)
 

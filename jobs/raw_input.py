@@ -5,21 +5,27 @@ rows can be compared whole and null-safely and kept whole in quarantine.
 """
 
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType, TimestampType
 
 from jobs.errors import BadInput
+from jobs.machine_faults import infrastructure_of
 from schemas.catalog import Source
 from schemas.keys import Days
 
 CORRUPT = "_corrupt_record"
+FOOTERS_AT_ONCE = 8  # each mostly waits for its store
 NESTED = (StructType, ArrayType, MapType)
 ISO_UTC = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
 READ_FAULTS = re.compile(r"FAILED_READ_FILE|CANNOT_READ|not a Parquet file|Could not read footer|PATH_NOT_FOUND|CSV_HEADER|UNABLE_TO_INFER|MALFORMED")
@@ -31,6 +37,7 @@ class ColumnNotes:
 
     undeclared: set[str] = field(default_factory=set)  # gained: kept in quarantine and compared in duplicates, else ignored
     absent: set[str] = field(default_factory=set)  # nullable fields that a day's JSON has in no row: NULL
+    of_day: dict[date, set[str]] = field(default_factory=dict)  # all columns of a day's folder, in lower case
 
     def lines(self) -> dict[str, list[str]]:
         """As the ledger keeps them; nothing where nothing differs."""
@@ -103,7 +110,9 @@ def _from_folder(spark: SparkSession, source: Source, input_root: str, ds: date,
             f"source {source.name}, {ds}: nothing delivered at {path}, expected its {source.input.format} files; "
             f"check --input and --ds (the day may lie after the last delivered one), or wait for the delivery"
         )
-    return _text_columns(_read(spark, source, path), source, path, notes).withColumn("__delivered_ds", F.lit(ds))
+    rows = _text_columns(_of_one_shape(_read(spark, source, path), source, path, notes), source, path, notes)
+    notes.of_day[ds] = {name.lower() for name in rows.columns}
+    return rows.withColumn("__delivered_ds", F.lit(ds))
 
 
 def _from_column(spark: SparkSession, source: Source, input_root: str, days: Days, notes: ColumnNotes) -> DataFrame:
@@ -127,8 +136,8 @@ def last_delivered(spark: SparkSession, source: Source, input_root: str) -> date
     if source.input.delivered_ds is None:
         return None
     rows = _read(spark, source, located(source, input_root))
-    last = rows.select(F.max(F.col(f"`{_escaped(source.input.delivered_ds)}`").cast("string")).alias("last")).first()
-    return date.fromisoformat(last["last"]) if last and last["last"] else None
+    last = rows.select(F.max(F.col(f"`{_escaped(source.input.delivered_ds)}`").try_cast("date")).alias("last")).first()
+    return last["last"] if last else None
 
 
 def _read(spark: SparkSession, source: Source, path: str) -> DataFrame:
@@ -156,6 +165,60 @@ def _unreadable(source: Source, path: str, error: Exception) -> BadInput:
     )
 
 
+def _of_one_shape(rows: DataFrame, source: Source, path: str, notes: ColumnNotes) -> DataFrame:
+    """Spark takes a Parquet folder's columns from one of its files. Raises `BadInput` where another lacks a declared one; others' further columns are read too.
+
+    Cost: a footer per file.
+    """
+    files = rows.inputFiles() if source.input.format == "parquet" and "mergeSchema" not in source.input.options else []
+    if len(files) < 2:
+        return rows
+    spark = rows.sparkSession
+    conf = spark._jsparkSession.sessionState().newHadoopConf()
+    known: dict[str, frozenset[str]] = {}  # columns by the schema's text
+    try:
+        with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+            found = zip(files, pool.map(lambda file: _footer_columns(spark, conf, file, known), files), strict=True)
+            columns = {file: names for file, names in found if names}
+    except (Py4JJavaError, PySparkException) as error:
+        if read_fault(error) is None and infrastructure_of(error) is not None:
+            raise
+        raise _unreadable(source, path, error) from None
+    every = {name for names in columns.values() for name in names}
+    for name in needed_columns(source):
+        lacking = sorted(file for file, names in columns.items() if name.lower() not in names)
+        if lacking and name.lower() in every:
+            raise BadInput(
+                f"source {source.name}, {lacking[0]}: no column {name}, which other files of this input have ({len(lacking)} of {len(columns)} lack it), "
+                f"expected it in all of them; ask the owner what became of it"
+            )
+    if all(names == every for names in columns.values()):
+        return rows
+    try:
+        return spark.read.format("parquet").options(**dict(source.input.options) | {"mergeSchema": "true"}).load(path)
+    except (Py4JJavaError, PySparkException):  # types that Spark widens while it reads, and not in a schema: the further columns are noted alone
+        notes.undeclared |= every - {name.lower() for name in needed_columns(source)}
+        return rows
+
+
+def _footer_columns(spark: SparkSession, conf: Any, file: str, known: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Of a Parquet file, in lower case, as Spark compares them; none of an empty file, which Spark passes over."""
+    jvm = spark._jvm
+    assert jvm is not None, "a session has its Java"
+    stored = jvm.org.apache.parquet.hadoop.util.HadoopInputFile.fromPath(jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file)), conf)
+    if not stored.getLength():
+        return frozenset()
+    reader = jvm.org.apache.parquet.hadoop.ParquetFileReader.open(stored)
+    try:
+        schema = reader.getFileMetaData().getSchema()
+        text = schema.toString()
+        if text not in known:  # a call per column, once per schema
+            known[text] = frozenset(field.getName().lower() for field in schema.getFields())
+        return known[text]
+    finally:
+        reader.close()
+
+
 def _csv(spark: SparkSession, path: str, options: dict[str, str]) -> DataFrame:
     """All columns as strings; a line that does not fit the header keeps its text in the corrupt-record column."""
     options = {"header": "true", "enforceSchema": "false", "escape": '"', **options}
@@ -176,16 +239,24 @@ def _text_columns(rows: DataFrame, source: Source, path: str, notes: ColumnNotes
         )
     notes.undeclared |= set(rows.columns) - set(needed) - {CORRUPT}
     if source.input.format == "json":  # a field that is null on a whole day is not in that day's files
-        nullable = {c.source_column for c in source.columns if c.nullable}
+        found = {name.lower() for name in rows.columns}  # Spark can't tell two names apart by their case
+        nullable = {c.source_column for c in source.columns if c.nullable and c.source_column.lower() not in found}
         rows = rows.select("*", *(F.lit(None).cast("string").alias(name) for name in missing if name in nullable))
         notes.absent |= {name for name in missing if name in nullable}
         missing = [name for name in missing if name not in nullable]
     if missing:
+        shown = named_columns(rows.columns, needed) if source.input.format == "csv" else ", ".join(rows.columns)
         raise BadInput(
-            f"source {source.name}, {path}: no column {', '.join(missing)}, found {', '.join(rows.columns)}; "
+            f"source {source.name}, {path}: no column {', '.join(missing)}, found {shown}; "
             f"correct `from` in sources/{source.name}.yaml, or ask the owner what became of it"
         )
     return rows.select(*(_as_text(field.name, field.dataType).alias(field.name) for field in rows.schema.fields))
+
+
+def named_columns(found: Sequence[str], expected: Sequence[str]) -> str:
+    """The names of `found`; only their number where none of them is expected, for then they may be the first row of a file without a header."""
+    names = [name for name in found if name != CORRUPT]
+    return ", ".join(names) if {*names} & {*expected} else f"{len(names)} columns, none of them expected (is the header line missing?)"
 
 
 def _as_text(name: str, type_: DataType) -> Column:

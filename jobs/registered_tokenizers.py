@@ -43,14 +43,17 @@ def feature_layout(catalog: Catalog) -> FeatureLayout:
 
 def all_registered(context: Context) -> list[Registered]:
     """Every registered tokenizer, by version; a lakehouse has tens of them."""
-    return [_registered(row) for row in context.lake.read_declared(TOKENIZERS).orderBy("tokenizer_version").collect()]
+    return [_registered(context, row) for row in context.lake.read_declared(TOKENIZERS).orderBy("tokenizer_version").collect()]
 
 
 def checkpoint_folder(context: Context, given: Path | None) -> Path:
     """Where checkpoints are kept: the folder given, else one in a local lakehouse."""
     if given is None and not context.lake.is_local:
         raise BadInput(f"--checkpoints: found none, expected a folder, because the lakehouse {context.lake.root} is not on this machine")
-    return (given or Path(context.lake.root) / "checkpoints").resolve()  # registered: later runs start elsewhere
+    folder = (given or Path(context.lake.root) / "checkpoints").resolve()  # registered: later runs start elsewhere
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--checkpoints {folder}: found a file, expected a folder")
+    return folder
 
 
 def promoted_version(context: Context) -> str | None:
@@ -103,6 +106,12 @@ def _require_manifest(registered: Registered) -> None:
             )
 
 
+def _found_again(context: Context, version: str, checkpoint: str) -> str:
+    """Where it was registered; in a lakehouse that was copied to another place, which took its checkpoints along, there."""
+    here = Path(context.lake.root) / "checkpoints" / version
+    return str(here) if context.lake.is_local and here.is_dir() and not Path(checkpoint).is_dir() else checkpoint
+
+
 def load_named(context: Context, name: str) -> Tokenizer:
     """The tokenizer of a checkpoint's folder, or of a registered version, which is verified."""
     if Path(name).is_dir():
@@ -124,11 +133,11 @@ def ship(context: Context, registered: Registered, sources: tuple[str, ...]) -> 
     return FrozenTokenizer(folder=archive.name, fingerprint=registered.fingerprint, sources=sources)
 
 
-def _registered(row: Row) -> Registered:
+def _registered(context: Context, row: Row) -> Registered:
     return Registered(
         version=row.tokenizer_version,
         fingerprint=row.fingerprint,
-        checkpoint=row.checkpoint,
+        checkpoint=_found_again(context, row.tokenizer_version, row.checkpoint),
         trained_from=row.trained_from,
         trained_through=row.trained_through,
         layout=json.loads(row.layout),

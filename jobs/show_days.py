@@ -1,6 +1,6 @@
 """show_days: how did the last days go? A line a day: how far it got, what was published, what was delivered, what the gates said.
 
-Reads runs, deliveries and audits, small tables all of them; writes nothing, not even the ledger.
+Reads runs, deliveries, audits and promotions, small tables all of them; writes nothing, not even the ledger.
 """
 
 import json
@@ -16,8 +16,9 @@ from rich.text import Text
 from jobs import DAILY_STAGES
 from jobs.context import Context
 from jobs.delta_tables import on_days
-from jobs.ledger_rows import drift_counts
-from jobs.show_status import COLOURS, OLD, THROUGH, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status
+from jobs.ledger_rows import drift_counts, of_version
+from jobs.registered_tokenizers import promoted_version
+from jobs.show_status import COLOURS, OLD, THROUGH, TOKEN_STAGES, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
@@ -46,12 +47,19 @@ class DayLine:
 
 
 def shown_days(runs: DataFrame, to: date | None) -> Days | None:
-    """The last `SHOWN` days up to `to`, else up to the newest that a daily stage was run for; none before the oldest."""
+    """The last `SHOWN` days up to `to`, else up to the newest that a daily stage was run for; none before the oldest.
+
+    A day far after all that was done, and only refused, is a slip of a finger.
+    """
     daily = runs.where(F.col("stage").isin(list(DAILY_STAGES)) & F.col("ds_from").isNotNull())
-    found = daily.agg(F.min("ds_from").alias("first"), F.max("ds_to").alias("last")).first()
+    through = F.when(~F.col("status").isin("refused", "failed"), F.col("ds_to"))
+    found = daily.agg(F.min("ds_from").alias("first"), F.max("ds_to").alias("last"), F.max(through).alias("through")).first()
     if found is None or found["first"] is None:
         return None
     last = to or found["last"]
+    if to is None and found["through"] is not None:
+        near = F.col("ds_to") <= F.lit(found["through"] + timedelta(days=SHOWN))
+        last = daily.where(near).agg(F.max("ds_to").alias("last")).collect()[0]["last"]
     first = max(found["first"], last - timedelta(days=SHOWN - 1))
     return Days(first, last) if first <= last else None
 
@@ -89,24 +97,31 @@ def furthest(stages: tuple[StageStatus, ...]) -> StageStatus | None:
 def run(context: Context, to: date | None = None) -> tuple[DayLine, ...]:
     """Oldest first; empty where the ledger has no day up to `to`. Raises `BadInput` only where there is no lakehouse."""
     lake = context.lake
-    return day_lines(lake.read("runs"), lake.read("deliveries"), lake.read_declared(AUDITS), to)
+    return day_lines(lake.read("runs"), lake.read("deliveries"), lake.read_declared(AUDITS), to, promoted_version(context))
 
 
-def day_lines(runs: DataFrame, deliveries: DataFrame, audits: DataFrame, to: date | None) -> tuple[DayLine, ...]:
-    """The driver sees a few rows per day."""
+def day_lines(runs: DataFrame, deliveries: DataFrame, audits: DataFrame, to: date | None, version: str | None) -> tuple[DayLine, ...]:
+    """Under `version`; a day that it has no token stage of is shown under any. The driver sees a few rows per day."""
     days = shown_days(runs, to)
     if days is None:
         return ()
     worked = worked_days(runs, days)
+    mine = of_version(worked, version)
+    stages, others = (_stages(rows, days) for rows in (mine, worked))
+    stages = {ds: stages[ds] if {*stages[ds]} & {*TOKEN_STAGES} else others[ds] for ds in days}
+    published = {row.ds: row for row in (*last_published(worked).collect(), *last_published(mine).collect())}
+    outcomes = on_days(deliveries, days, "delivered_ds").groupBy("delivered_ds")
+    delivered = {row.delivered_ds: row for row in outcomes.agg(F.sum("rows_in").alias("rows_in"), F.sum("quarantined").alias("quarantined")).collect()}
+    newest = F.max_by(F.struct("success", "drift", "drift_blocked"), F.struct(F.col("tokenizer_version") == F.lit(version), "audited_at")).alias("newest")
+    audited = {row.ds: row.newest for row in on_days(audits, days).groupBy("ds").agg(newest).collect()}
+    return tuple(_line(ds, stages[ds], published.get(ds), delivered.get(ds), audited.get(ds)) for ds in days)
+
+
+def _stages(worked: DataFrame, days: Days) -> dict[date, dict[str, StageStatus]]:
     stages: dict[date, dict[str, StageStatus]] = {ds: {} for ds in days}
     for row in last_rows(worked.where("status <> 'adjusted'"), "ds").collect():
         stages[row.ds][row.stage] = stage_status(row)
-    published = {row.ds: row for row in last_published(worked).collect()}
-    outcomes = on_days(deliveries, days, "delivered_ds").groupBy("delivered_ds")
-    delivered = {row.delivered_ds: row for row in outcomes.agg(F.sum("rows_in").alias("rows_in"), F.sum("quarantined").alias("quarantined")).collect()}
-    newest = F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")
-    audited = {row.ds: row.newest for row in on_days(audits, days).groupBy("ds").agg(newest).collect()}
-    return tuple(_line(ds, stages[ds], published.get(ds), delivered.get(ds), audited.get(ds)) for ds in days)
+    return stages
 
 
 def _line(ds: date, stages: Mapping[str, StageStatus], published: Row | None, delivered: Row | None, audit: Row | None) -> DayLine:

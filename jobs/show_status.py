@@ -15,7 +15,7 @@ from rich.text import Text
 from jobs import DAILY_STAGES
 from jobs.context import Context
 from jobs.delta_tables import on_days
-from jobs.ledger_rows import accepted_text, column_lines, days_worked, drift_lines, error_text, of_day
+from jobs.ledger_rows import accepted_text, column_lines, days_worked, drift_lines, error_text, of_day, of_version
 from jobs.registered_tokenizers import all_registered, promoted_version
 from jobs.report_counts import delivery_totals
 from schemas.audits import AUDITS
@@ -36,6 +36,7 @@ INPUTS = {  # stages whose later start makes a stage's result old
     "audit_tokens": ("encode_users",),
     "publish_tokens": ("audit_tokens",),
 }
+TOKEN_STAGES = DAILY_STAGES[2:]
 OLD = "older than its input"
 THROUGH = ("done", "accepted")  # accepted: an audit that blocked, and a publish that released it with a reason
 COLOURS = {"done": "green", "accepted": "yellow", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow"}
@@ -176,17 +177,25 @@ def _through(ds: date, published: tuple[tuple[str, int], ...], promoted: str | N
 
 
 def run(context: Context, ds: date) -> DayStatus:
-    """Raises `BadInput` only where there is no lakehouse; a day without anything has a status like any other."""
+    """Raises `BadInput` only where there is no lakehouse; a day without anything has a status like any other.
+
+    Token stages are those under the promoted version; of any version where it has none of this day.
+    """
     day, lake = Days(ds, ds), context.lake
     totals = delivery_totals(on_days(lake.read_declared(DELIVERIES), day, "delivered_ds"))
     delivered = {row.source: row.asDict() for row in totals.collect()}
     sources = tuple(_source(s.name, delivered.get(s.name)) for s in context.catalog.sources)
-    audit = on_days(lake.read_declared(AUDITS), day).agg(F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")).first()
+    registered, promoted = tuple(r.version for r in all_registered(context)), promoted_version(context)
+    ran = of_day(lake.read("runs"), ds)
+    worked, version = _stages(of_version(ran, promoted)), promoted
+    if not {*worked} & {*TOKEN_STAGES}:  # of another version's day there is at least that
+        worked, version = _stages(ran), None
+    audits = on_days(lake.read_declared(AUDITS), day).where(F.lit(version is None) | (F.col("tokenizer_version") == F.lit(version)))
+    audit = audits.agg(F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")).first()
     newest = audit["newest"] if audit else None
-    stages = marked_old(judged_audit(_stages(of_day(lake.read("runs"), ds)), blocked=bool(newest and newest.success and newest.drift_blocked)))
+    stages = marked_old(judged_audit(worked, blocked=bool(newest and newest.success and newest.drift_blocked)))
     tokens = on_days(lake.read("user_tokens"), day).groupBy("tokenizer_version").count()
     published = tuple((row["tokenizer_version"], row["count"]) for row in tokens.orderBy("tokenizer_version").collect())
-    registered, promoted = tuple(r.version for r in all_registered(context)), promoted_version(context)
     blocked = tuple(s.source for s in sources if s.gate in ("blocked", "running"))
     step = next_step(ds, stages, blocked=blocked, published=published, registered=registered, promoted=promoted)
     return DayStatus(

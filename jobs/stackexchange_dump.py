@@ -48,11 +48,13 @@ class DumpRow:
             self._refuse(name, "a time that exists")
 
     def _refuse(self, name: str, expected: str) -> NoReturn:
-        _refuse(self.file, self.line, f"{name}={self.values.get(name)!r:.80}", expected)
+        _refuse(self.file, self.line, f"{name}={self.values.get(name)!r:.80}", expected, kept=name)
 
 
-def _refuse(file: str, line: int, found: str, expected: str) -> NoReturn:
-    raise BadInput(f"{file}, line {line}: found {found}, expected {expected}; take the file from the published archive again")
+def _refuse(file: str, line: int, found: str, expected: str, kept: str | None = None) -> NoReturn:
+    """`kept` stands in the log for what was found, where that is a value of a user's."""
+    said = "{}, line {}: found {}, expected {}; take the file from the published archive again"
+    raise BadInput(said.format(file, line, found, expected), kept=said.format(file, line, f"another {kept}", expected) if kept else None)
 
 
 class XmlRows:

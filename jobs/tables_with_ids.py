@@ -59,8 +59,8 @@ def _days(table: Table) -> tuple[str, ...]:
 
 
 def _quarantine(table: Table, source: Source) -> WithIds:
-    """The id as it was delivered; where an earlier declaration named its column otherwise, any value; in a torn line, any word."""
+    """The id as it was delivered; where its column has none (an earlier declaration named another, or that row did), any value; in a torn line, any word."""
     raw, name = F.col("t.raw"), source.entity_key.raw_name
-    values = F.when(F.map_contains_key(raw, name), F.array(raw.getItem(name))).otherwise(F.map_values(raw))
+    values = F.when(plain(raw.getItem(name)).isNotNull(), F.array(raw.getItem(name))).otherwise(F.map_values(raw))
     candidates = F.array_distinct(F.array_compact(F.concat(F.transform(values, plain), words(raw.getItem(CORRUPT)))))
     return WithIds(name=table.name, day_columns=_days(table), candidates=candidates, identity=F.sha2(F.to_json(raw), 256))

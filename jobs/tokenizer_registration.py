@@ -37,6 +37,11 @@ def register(context: Context, days: Days, version: str, folder: Path, tokenizer
     """The registration of the checkpoint in `folder`, which was trained on `days`; one that was there before stays."""
     known = next((known for known in all_registered(context) if known.version == version), None)
     if known is not None:
+        if (known.trained_from, known.trained_through) != (days.first, days.last):
+            raise BadInput(
+                f"tokenizer {version}: already registered as trained on {known.trained_from} to {known.trained_through}, found {days}; labels up to its "
+                "last day are refused, so what was said stands: give another version"
+            )
         record.notes["skipped"] = "registered before with the same fingerprint"
         return known
     registered = Registered(

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial, reduce
 from urllib.parse import unquote
@@ -194,11 +194,15 @@ def validate_source(context: Context, days: Days, opened: OpenedSource, *, key: 
     source = opened.source
     with naming_the_source(context, source, days):
         counted = counted_rows(opened.raw)
-        checked = marked(checked_rows(opened.raw, source, context.catalog), context, key).persist(StorageLevel.MEMORY_AND_DISK)
+        rows = checked_rows(opened.raw, source, context.catalog)
+        if key is not None:  # which are marked in two parts
+            rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+        checked = marked(rows, context, key).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            return replace(_write(context, days, source, checked, counted, before_writing), columns=opened.columns)
+            return _write(context, days, opened, checked, counted, before_writing)
         finally:
             checked.unpersist()
+            rows.unpersist()
 
 
 @contextmanager
@@ -219,15 +223,16 @@ def naming_the_source(context: Context, source: Source, days: Days) -> Iterator[
         ) from None
 
 
-def _write(context: Context, days: Days, source: Source, checked: DataFrame, counted: list[Row], before_writing: Callable[[], None]) -> SourceOutcome:
-    outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked, source).collect(), raw=_raw_sums(counted))
+def _write(context: Context, days: Days, opened: OpenedSource, checked: DataFrame, counted: list[Row], before_writing: Callable[[], None]) -> SourceOutcome:
+    source = opened.source
+    outcome = SourceOutcome(source=source.name, deliveries=delivery_outcomes(checked, source).collect(), raw=_raw_sums(counted), columns=opened.columns)
     _reconcile(source, counted, outcome.deliveries)
     where, metadata = Where(days=days, day_column="delivered_ds"), {"run_id": context.run_id, "stage": STAGE}
     run_id = F.lit(context.run_id).alias("run_id")
     kept = checked.where(~F.col("forgotten"))
     tables = {
         source_table_name(source.name): (clean_rows(kept, source).select("*", run_id), "clean"),
-        quarantine_table_name(source.name): (quarantined_rows(kept).select("*", run_id), "quarantined"),
+        quarantine_table_name(source.name): (quarantined_rows(kept, opened.columns.of_day).select("*", run_id), "quarantined"),
     }
     tasks = write_tasks(len(days), context.spark.sparkContext.defaultParallelism)
     before_writing()

@@ -7,6 +7,9 @@ A reason is `code:column`, in the declaration's names:
 """
 
 import re
+import sys
+from collections.abc import Collection, Mapping
+from datetime import date
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -22,6 +25,7 @@ ISO = r"^[+-]?\d{4,6}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d{1,9})?)?\s?(
 ISO_OFFSET = r":\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)$"
 PATTERN_OFFSET = re.compile(r"[XxZOVz]")  # Spark's pattern letters for an offset or zone, outside quoted text
 MAX_USER_ID_CHARS = 512
+LARGEST_DOUBLE, LARGEST_FEATURE = sys.float_info.max, 3.4028234663852886e38  # numeric features are 32-bit floats
 
 
 def distinct_rows(raw: DataFrame) -> DataFrame:
@@ -43,10 +47,14 @@ def clean_rows(checked: DataFrame, source: Source) -> DataFrame:
     return checked.where(F.size("reasons") == 0).select(*names, null_safe_hash(names).alias("row_hash"), "ds")
 
 
-def quarantined_rows(checked: DataFrame) -> DataFrame:
+def quarantined_rows(checked: DataFrame, of_day: Mapping[date, Collection[str]] | None = None) -> DataFrame:
+    """`of_day`: each day's own columns, where days are read together: what another day has alone is no column of a row's."""
     names = checked.schema["raw"].dataType.fieldNames()  # type: ignore[attr-defined]
     pairs = [part for name in names for part in (F.lit(name), F.col("raw").getField(name))]
     whole = F.map_filter(F.create_map(*pairs), lambda name, value: (name != CORRUPT) | value.isNotNull())  # read beside a torn row, a whole one is the same
+    if of_day and len({frozenset(columns) for columns in of_day.values()}) > 1:
+        listed = F.create_map(*(part for ds, columns in of_day.items() for part in (F.lit(ds), F.array(*map(F.lit, sorted(columns))))))
+        whole = F.map_filter(whole, lambda name, _: F.array_contains(listed[F.col("delivered_ds")], F.lower(name)))
     return checked.where(F.size("reasons") > 0).select("delivery_id", "delivered_ds", "reasons", whole.alias("raw"))
 
 
@@ -99,7 +107,7 @@ def _typed(column: declared.Column, time_zone: str) -> Column:
         return F.to_date(F.try_to_timestamp(text, F.lit(column.format)) if column.format else _iso(text))
     if column.type == "double":
         number = text.try_cast("double")
-        return F.when(~F.isnan(number) & (F.abs(number) < float("inf")), number)
+        return F.when(~F.isnan(number) & (F.abs(number) <= (LARGEST_FEATURE if column.role == "numeric" else LARGEST_DOUBLE)), number)
     return text if column.type == "string" else text.try_cast(column.type)
 
 

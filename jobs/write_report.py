@@ -21,7 +21,7 @@ from jobs import show_days
 from jobs.context import Context
 from jobs.delta_tables import on_days
 from jobs.errors import BadInput, Infrastructure
-from jobs.ledger_rows import drift_lines, error_text, of_day, plain_rows
+from jobs.ledger_rows import drift_lines, error_text, of_day, of_version, plain_rows
 from jobs.registered_tokenizers import find_registered, promoted_version
 from jobs.report_model import (
     Activity,
@@ -76,7 +76,8 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
     of_tokenizer = F.col("tokenizer_version") == F.lit(tokenizer.version if tokenizer else None)
     staged, published, audits = (on_days(tables[name], day).where(of_tokenizer) for name in ("staged_user_tokens", "user_tokens", "audits"))
     users, encoded, visible = features.count(), staged.count(), published.count()
-    stages, deliveries = _stages(of_day(tables["runs"], ds)), _deliveries(context, tables["deliveries"], day)
+    version = tokenizer.version if tokenizer else None
+    stages, deliveries = _stages(of_version(of_day(tables["runs"], ds), version)), _deliveries(context, tables["deliveries"], day)
     if not (stages or deliveries or users or encoded or visible):
         way_out = f"expected a day that was run; run `u2qt run-day --ds {ds}` first"
         raise BadInput(f"--ds {ds}: nothing of this day in {lake.root}, {way_out}")
@@ -97,7 +98,7 @@ def day_report(context: Context, ds: date, tokenizer_version: str | None = None)
         samples=_samples(features, tokens, levels, catalog) if users else (),
         stages=stages,
         table_versions=tuple(sorted(versions.items())),
-        days=tuple(day_bar(line) for line in show_days.day_lines(tables["runs"], tables["deliveries"], tables["audits"], ds)),
+        days=tuple(day_bar(line) for line in show_days.day_lines(tables["runs"], tables["deliveries"], tables["audits"], ds, version)),
     )
 
 

@@ -52,6 +52,7 @@ TINY_QUERIES = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.databricks.delta.delta.log.cacheSize": "100",  # of 10,000: the logs of copied lakes, 2 MB each, would fill the heap
 }
 
 

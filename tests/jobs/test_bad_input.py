@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import Row
+from pyspark.sql import functions as F
 
-from jobs import encode_users, init_lakehouse, train_tokenizer, validate_sources
+from jobs import build_user_features, encode_users, init_lakehouse, train_tokenizer, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused, Infrastructure, U2qtError
@@ -41,9 +43,11 @@ def remove(day: Path) -> None:
 
 
 def truncate(day: Path) -> None:
-    file = next(day.rglob("*.parquet"))
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    files = list(day.rglob("*.parquet"))
+    assert files, f"{day} has files to cut"
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
 
 
 def replace_by_text(day: Path) -> None:
@@ -92,6 +96,25 @@ def test_a_damaged_file_of_the_lakehouse_is_not_the_owner_s_fault(damaged: Conte
     assert f"can't be read, damaged or gone at {damaged.lake.path(table)}/delivered_ds={LAST.first}/" in str(infrastructure_of(caught.value))
     validate_sources.run(damaged, LAST, force=True)
     assert damaged.lake.read(table).collect()
+
+
+def test_features_and_staged_rows_that_can_t_be_read_are_made_again(writable: Context) -> None:
+    """As docs/operations.md has it: by the stage that wrote them, with `--force`."""
+    kept = {"user_features": ("user_id", "row_hash"), "staged_user_tokens": ("user_id", "row_hash", "bill_codes")}
+
+    def rows(table: str) -> list[Row]:
+        found = writable.lake.read(table).where(F.col("ds") == F.lit(LAST.first))
+        return found.select(*kept[table]).orderBy("user_id").collect()
+
+    before = {table: rows(table) for table in kept}
+    for table in kept:
+        truncate(Path(writable.lake.path(table)) / f"ds={LAST.first}")
+    with pytest.raises(Infrastructure, match=r"can't be read, damaged or gone at .*/user_features/"):
+        encode_users.run(writable, LAST, "v1", force=True)
+    build_user_features.run(writable, LAST, force=True)
+    encode_users.run(writable, LAST, "v1", force=True)
+    assert {table: rows(table) for table in kept} == before
+    assert before["user_features"]
 
 
 def test_a_day_after_the_last_delivered_one_is_refused(damaged: Context) -> None:

@@ -3,12 +3,15 @@
 from datetime import UTC, date, datetime
 
 import pytest
-from pyspark.sql import Row
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
 
 from jobs import build_user_features
 from jobs.context import Context
 from jobs.day_states import null_safe_hash
 from jobs.errors import BadInput, GateRefused
+from jobs.feature_columns import slice_text
 from schemas.keys import Days, moment
 from schemas.source_events import source_table_name
 
@@ -100,6 +103,31 @@ def test_the_profile_is_the_latest_valid_and_known_row(ready: Context) -> None:
     assert set(rows) == {"u", "old"}
     assert (rows["u"].profile_count, rows["u"].profile_values) == (1, [1.0, 0.0, 0.0, 0.0, 0.0])
     assert (rows["old"].profile_count, rows["old"].profile_ids) == (0, [0, 0, 0])
+
+
+def test_of_profiles_that_differ_in_where_they_are_null_one_is_chosen_whatever_their_order(ready: Context) -> None:
+    """A hash that skips nulls can't tell them apart."""
+    source = ready.catalog.profile
+    assert source is not None
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    common = {"user_id": "u", "event_time": start, "available_time": start, "ds": DAY}
+    schema = ready.lake.read("source_profile").schema
+    two = [[{**common, **fields}.get(name) for name in schema.names] for fields in ({"age_band": "x"}, {"city_tier": "x"})]
+    active = ready.spark.createDataFrame([("u", DAY)], "user_id string, ds date")
+    nullable = StructType([StructField(field.name, field.dataType) for field in schema])
+    chosen = []
+    for ordered in (two, two[::-1]):
+        rows = ready.spark.createDataFrame(ordered, nullable).coalesce(1)
+        (row,) = build_user_features.profiles_at(rows, active, source, ready.catalog, F.lit(LATE)).collect()
+        chosen.append(row.profile_row)
+    assert chosen[0] == chosen[1]
+
+
+def test_a_slice_of_empty_text_is_no_absent_one(spark: SparkSession) -> None:
+    """A template of one column, and its value is the empty text."""
+    texts = spark.createDataFrame([([(-1, "")],), ([(-2, "")],), ([],)], "texts array<struct<order: int, text: string>>")
+    found = [bytes(row.text) for row in texts.select(slice_text(F.col("texts"), 100).alias("text")).collect()]
+    assert found == [b"?", b" x2", b""]
 
 
 def test_user_ids_of_any_script_come_back_byte_equal(ready: Context) -> None:

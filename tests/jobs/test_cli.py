@@ -38,6 +38,9 @@ def test_bad_arguments_exit_20(capsys: pytest.CaptureFixture[str], arguments: tu
     assert said in capsys.readouterr().err
 
 
+TRAIN = ("train", "--from", "2024-01-01", "--to", "2024-01-01", "--tokenizer-version", "t")
+
+
 @pytest.mark.usefixtures("same_session")
 @pytest.mark.parametrize(
     ("arguments", "said"),
@@ -56,7 +59,11 @@ def test_bad_arguments_exit_20(capsys: pytest.CaptureFixture[str], arguments: tu
         (("tokenizer", "roll-back"), "none was before it"),
         (("tokenizer", "shadow", "v1"), "is promoted"),
         (("tokenizer", "crosswalk", "v1", "v1"), "same version twice"),
-        (("train", "--from", "2024-01-01", "--to", "2024-01-01", "--tokenizer-version", "t", "--text-model", "/nowhere"), "found no folder /nowhere"),
+        ((*TRAIN, "--text-model", "/nowhere"), "found no folder /nowhere"),
+        ((*TRAIN, "--checkpoints", __file__), "found a file, expected a folder"),
+        ((*TRAIN, "--job", "/tmp/job.json"), "--job with --processes 1: expected 2 or more"),
+        ((*TRAIN, "--processes", "2", "--job", "/nowhere/job.json"), "--job /nowhere/job.json: can't be written (No such file or directory)"),
+        (("tokenizer", "export-vocabulary", "v1", "--out", "/nowhere", "--seed", "-1"), "--seed"),
     ],
 )
 def test_bad_values_exit_20_and_name_the_value(writable: Context, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:

@@ -1,7 +1,9 @@
 """The lakehouse over real Delta tables."""
 
 import re
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from jobs.context import Context
 from jobs.delta_tables import Lakehouse, Where
 from jobs.errors import BadInput
 from jobs.ledger import record_stage
+from schemas.catalog_files import load_catalog
 from schemas.errors import IdentifierError
 from schemas.keys import Days
 
@@ -24,6 +27,15 @@ def test_init_twice_changes_nothing(ready: Context) -> None:
     """The second run finds every table; no version moves."""
     assert init_lakehouse.run(ready)["created"] == 0
     assert ready.lake.version("user_tokens") == 0
+
+
+def test_init_with_another_catalog_makes_nothing(ready: Context) -> None:
+    """Tables of its sources would stand in the way of a `forget` by the right one."""
+    other = load_catalog(Path(__file__).resolve().parents[2] / "examples" / "stackexchange")
+    before = sorted(path.name for path in Path(ready.lake.root).iterdir())
+    with pytest.raises(BadInput, match="use the catalog that the lakehouse was made for"):
+        init_lakehouse.run(replace(ready, catalog=other))
+    assert sorted(path.name for path in Path(ready.lake.root).iterdir()) == before
 
 
 def test_replace_touches_only_its_partition(ready: Context) -> None:

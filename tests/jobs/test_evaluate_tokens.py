@@ -193,7 +193,7 @@ def users(number: int, label: Callable[[int], Any] = lambda i: i % 2) -> pd.Data
         (users(4), {}, "found 4 users, expected at least 5"),
         (users(20), {"versions": ("v9",)}, "tokenizer v9: not registered, registered are: v1"),
         (users(20), {"as_of": datetime(2023, 12, 31, tzinfo=UTC), "allow_trained_after": True}, "none of 20 has tokens of v1 in the 3 days before it"),
-        (users(20), {"label": "churned"}, "column churned found 0 times, expected once; columns are user_id, label"),
+        (users(20), {"label": "churned"}, "column churned found 0 times, expected once; found user_id, label"),
         (users(20), {"at": "asked_at", "as_of": None, "horizon": timedelta(days=1)}, "column asked_at found 0 times"),
         (users(20, lambda i: float("nan") if i == 3 else i % 2), {}, "column label: found NULL, NaN or unreadable in 1 of 20 rows"),
         (users(20, lambda i: "maybe" if i < 2 else "true"), {}, "column label: found NULL, NaN or unreadable in 2 of 20 rows"),
@@ -205,6 +205,9 @@ def users(number: int, label: Callable[[int], Any] = lambda i: i % 2) -> pd.Data
         (users(20), {"models": ("forest",)}, "--model: found forest, expected one or more of linear, boosting"),
         (users(20), {"versions": ("v1", "v1")}, "expected one or more different versions"),
         (users(20), {"lag": timedelta(hours=1)}, "whole days from 1d"),
+        (users(20), {"seed": -1}, "found --seed -1"),
+        (users(20), {"window_days": 1_000_000}, "--window 1000000, expected .* at most 3,660 days"),
+        (users(20, lambda i: date(2024, 1, 1)), {}, "column label: found type date, expected 0, 1, true or false"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )

@@ -351,8 +351,22 @@ def test_a_certificate_that_was_the_last_word_is_completed(planted: Context, tmp
     assert all(second["tables"][name]["files_deleted"] >= table["files_deleted"] for name, table in first["tables"].items())
 
 
-def broken(*_: object) -> None:
+def broken(*_: object, **__: object) -> None:
     raise ZeroDivisionError
+
+
+def test_a_certificate_after_a_break_names_what_went_before_it(planted: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that the first process deleted are not there to be found by the second."""
+    report = tmp_path / f"{FIRST_DAY.first}.html"
+    report.write_text("a report")
+    monkeypatch.setattr(forget_users, "Certificate", broken)
+    with pytest.raises(ZeroDivisionError):
+        forget_users.run(replace(planted, run_id="cut"), listed(tmp_path, *USERS), tmp_path / "cut.json", reports=tmp_path)
+    monkeypatch.undo()
+    assert not report.exists()
+    made = forget_users.run(replace(planted, run_id="whole"), listed(tmp_path, *USERS), tmp_path / "whole.json", reports=tmp_path)
+    assert [Path(path).name for path in (*made.run_files, *made.reports)] == [".v9.training", report.name]
+    assert min(made.tables[place].files_deleted for place in PLACES[:-1]) > 0
 
 
 def test_a_day_worked_on_between_is_worked_again(planted: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,16 @@ def test_without_its_key_a_lakehouse_takes_no_rows(ready: Context, tmp_path: Pat
         forget_users.run(context, users, tmp_path / "a.json")
 
 
+def test_a_catalog_that_lacks_a_source_of_the_lakehouse_forgets_nobody(ready: Context, tmp_path: Path) -> None:
+    """Its rows would stay, and bring the users back."""
+    few = ready.catalog.model_copy(update={"sources": ready.catalog.sources[:4]})
+    users = tmp_path / "users.txt"
+    users.write_text(FIRST)
+    with pytest.raises(BadInput, match=r"found tables quarantine_profile, quarantine_search, source_profile, source_search, which .* has no source"):
+        forget_users.run(replace(ready, catalog=few, forget_key=str(key_file(tmp_path))), users, tmp_path / "a.json")
+    assert ready.lake.read("forgotten").isEmpty()
+
+
 def test_ids_are_compared_without_what_pads_them(spark: SparkSession) -> None:
     """White space of every kind, control characters and byte order marks at the ends; nothing inside."""
     rows = spark.createDataFrame([(" a b\t",), ("\u00a0\ufeffu1\x07\u200b",), ("  ",), (None,)], "user_id string")
@@ -119,6 +129,20 @@ def test_rows_are_marked_by_keyed_hash(spark: SparkSession) -> None:
     found = {(row.raw["_corrupt_record"] or row.user_id): row.forgotten for row in marked_by(checked, forgotten, secret).collect()}
     assert found == {"u1": False, "u2": True, " u2": True, torn: True, "nobody's": False, None: False}
     assert marked_by(checked, forgotten, secret).count() == len(rows)
+
+
+def test_a_row_without_an_id_in_its_column_is_theirs_by_any_other(spark: SparkSession, default_catalog: Catalog) -> None:
+    """A producer that names the field otherwise in some rows is no way back; a removal finds those that came before."""
+    secret = Key(secret=b"k" * 32)
+    schema = "raw struct<uid: string, user: string>, user_id string"
+    checked = spark.createDataFrame([((None, "u1 "), None), ((" ", "u1"), " "), (("u2", "u1"), "u2"), ((None, "u3"), None)], schema)
+    forgotten = spark.createDataFrame([(secret.hmac_of("u1"),)], "hmac string")
+    found = [(row.raw.uid, row.raw.user, row.forgotten) for row in marked_by(checked, forgotten, secret).collect()]
+    assert sorted(found, key=str) == sorted([(None, "u1 ", True), (" ", "u1", True), ("u2", "u1", False), (None, "u3", False)], key=str)
+    table = next(table for table in tables_with_ids(default_catalog) if table.name == "quarantine_bill")
+    maps = [({"uid": row.raw.uid, "user": row.raw.user}, date(2024, 1, 1)) for row in checked.collect()]
+    refused = spark.createDataFrame(maps, "raw map<string,string>, delivered_ds date")
+    assert table.found(refused, spark.createDataFrame([("u1",)], "user_id string")).count() == 2
 
 
 def test_ids_come_from_text_csv_and_parquet(spark: SparkSession, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import import_stackexchange, stackexchange_dump
+from jobs.endings import words_of
 from jobs.errors import BadInput, Infrastructure
 from jobs.import_stackexchange import Imported
 from jobs.raw_input import needed_columns
@@ -220,6 +221,14 @@ def test_a_file_that_is_no_dump_s_is_refused_with_its_line(dump: Path, tmp_path:
     message = refused(dump, tmp_path / "out")
     assert message.startswith(f"{dump / 'Comments.xml'}, line ")
     assert expected in message
+
+
+def test_a_log_keeps_no_value_of_a_dump(dump: Path, tmp_path: Path) -> None:
+    """The person sees it on the screen."""
+    (dump / "Comments.xml").write_text(file_text("Comments", [ROWS["Comments"][0].replace('PostId="2"', 'PostId="canary"')]))
+    with pytest.raises(BadInput, match="PostId='canary'") as caught:
+        import_stackexchange.run(dump, tmp_path / "out")
+    assert words_of(caught.value).startswith(f"{dump / 'Comments.xml'}, line 3: found another PostId, expected a whole number")
 
 
 def test_a_row_that_does_not_end_is_refused(dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from jobs import join_labels
 from jobs.context import Context
 from jobs.errors import BadInput
 from jobs.join_labels import join_tokens
+from jobs.label_input import naming_labels
 from schemas.table import Table
 
 CODES = ("bill_codes", "search_codes")
@@ -435,6 +436,24 @@ def test_label_files_that_can_not_be_read_say_why(lake: Context, tmp_path: Path)
         with pytest.raises(BadInput, match=message) as caught:
             join_labels.run(lake, labels, at="when", out=str(tmp_path / "out"))
         assert "yesterday" not in str(caught.value), "the ledger keeps the message, and a wrong column may be the users' ids"
+    headless = labels_file(tmp_path, "canary,2026-01-04\ncanary,2026-01-05\n")
+    with pytest.raises(BadInput, match=r"labels: column user_id found 0 times, .*\(is the header line missing") as caught:
+        join_labels.run(lake, headless, at="when", out=str(tmp_path / "out"))
+    assert "canary" not in str(caught.value)
+
+
+def test_labels_that_fail_past_their_first_read_are_named(lake: Context, tmp_path: Path) -> None:
+    """A footer that is whole over pages that are not; a row without exactly the header's columns."""
+    rotten = tmp_path / "rotten.parquet"
+    pd.DataFrame({"user_id": ["a"], "when": pd.to_datetime(["2026-01-04"])}).to_parquet(rotten, coerce_timestamps="us")
+    whole = rotten.read_bytes()
+    rotten.write_bytes(whole[:4] + bytes(range(40, 64)) + whole[28:])
+    with pytest.raises(BadInput, match=r"labels .*rotten\.parquet: a file can't be read, damaged or gone"):
+        join_labels.run(lake, str(rotten), at="when", out=str(tmp_path / "out"))
+    ragged = labels_file(tmp_path, "user_id,when\na,2026-01-04,3,4\n")
+    rows = lake.spark.read.options(header="true", mode="FAILFAST").csv(ragged)
+    with pytest.raises(BadInput, match=r"labels .*: found a row without exactly the header's columns"), naming_labels(lake, ragged):
+        rows.collect()
 
 
 def test_the_tokenizer_must_be_known(lake: Context, ready: Context, tmp_path: Path) -> None:

@@ -120,6 +120,37 @@ def test_a_dead_process_holds_nothing(lake_context: Context, sleeper: subprocess
     assert standing(lake_context.lake) == []
 
 
+def test_a_process_that_can_t_be_seen_is_taken_for_alive(lake_context: Context, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc with hidepid hides other users' processes; a container with our host name has pids of its own."""
+    processes = ((sleeper.pid, leases._start(sleeper.pid)),)
+    read = Path.read_text
+
+    def hidden(path: Path, **options: str) -> str:
+        if path.name == "stat":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return read(path, **options)
+
+    foreign(lake_context, host=leases.this_host(), processes=processes)
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert len(standing(lake_context.lake)) == 1
+    sleeper.kill()
+    sleeper.wait()
+    assert standing(lake_context.lake) == []
+    pids = os.readlink("/proc/self/ns/pid")
+    assert leases.this_host().endswith(pids)
+    foreign(lake_context, host=leases.this_host().replace(pids, "pid:[1]"), processes=processes)
+    assert len(standing(lake_context.lake)) == 1
+
+
+def test_who_is_alone_waits_for_a_commit_that_outlasts_its_lease(lake_context: Context) -> None:
+    """Its machine slept in the middle of it: the lease is over, and the commit may still come."""
+    lake = lake_context.lake
+    alone = held(lake, "forget", "b", exclusive=True, patience=0.3)
+    with lake.commit_lock(), pytest.raises(Infrastructure, match="forget: a commit has been under way for 0 s"), alone:
+        pass
+    assert standing(lake) == []
+
+
 def test_a_driver_killed_alone_is_waited_for_until_its_jvm_is_gone(lake_context: Context, sleeper: subprocess.Popen[bytes]) -> None:
     """The JVM may still commit what its dead driver began, so not even a shared lease begins beside it."""
     foreign(lake_context, host=leases.this_host(), processes=((2**22 + 1, "1"), (sleeper.pid, leases._start(sleeper.pid))))

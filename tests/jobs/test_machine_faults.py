@@ -7,7 +7,9 @@ import pytest
 from py4j.clientserver import ClientServerConnection, JavaParameters, PythonParameters  # type: ignore[import-untyped]
 from py4j.java_gateway import GatewayProperty  # type: ignore[import-untyped]
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import PythonException
 
+from jobs.endings import as_told, model_error_of_a_worker
 from jobs.errors import BadInput, Infrastructure
 from jobs.machine_faults import infrastructure_of, told
 from u2qt_model.errors import CheckpointError
@@ -38,6 +40,15 @@ JAVA = "An error occurred while calling o97.save.\n: org.apache.spark.SparkExcep
         (
             "[FAILED_READ_FILE.NO_HINT] Encountered error while reading file file:///lake/bill/part-0.parquet.  SQLSTATE: KD001",
             "can't be read, damaged or gone at /lake/bill/part-0.parquet",
+        ),
+        (
+            "/lake/user_features/ds=2026-01-01/part-0.parquet: found no readable parquet file (Parquet magic bytes not found in footer), expected one",
+            "can't be read, damaged or gone at /lake/user_features/ds=2026-01-01/part-0.parquet",
+        ),
+        ("pyarrow.lib.ArrowInvalid: Could not open /lake/x.parquet: Parquet magic bytes not found in footer.", "damaged or gone at /lake/x.parquet"),
+        (
+            "Traceback\nu2qt_model.errors.StreamError: file:///lake/user_features/part-0.parquet (shard 1 of 2): can't be read (Corrupt snappy), expected",
+            "can't be read, damaged or gone at /lake/user_features/part-0.parquet",
         ),
         ("Answer from Java side is empty", "Spark's Java process has ended"),
     ],
@@ -124,6 +135,17 @@ def test_a_java_that_has_ended_is_known_by_who_could_not_reach_it() -> None:
 def test_an_answer_that_was_lost_on_the_way_counts_as_a_dead_java_and_an_error_of_java_s_stands() -> None:
     assert "Java process has ended" in str(infrastructure_of(Py4JError("An error occurred while calling o97.collectToPython")))
     assert infrastructure_of(Py4JError("An error occurred while calling o97.apply. Trace:\njava.lang.ArithmeticException\n\tat Here")) is None
+
+
+def test_an_error_of_the_model_package_in_a_worker_is_an_expected_one() -> None:
+    """Spark hands it on as text; of another error in a worker nothing is taken for ours."""
+    told = '\n  An exception was thrown from the Python worker.\nTraceback:\n  File "worker.py", line 1\n{}: text model m: not there\n'
+    found = as_told(PythonException(message=told.format("u2qt_model.errors.EncoderError")))
+    assert isinstance(found, BadInput)
+    assert str(found) == "text model m: not there"
+    other = PythonException(message=told.format("builtins.ValueError"))
+    assert as_told(other) is other
+    assert model_error_of_a_worker(ValueError("\nu2qt_model.errors.EncoderError: said a row")) is None
 
 
 def test_a_fault_in_a_block_says_how_full_the_folders_are_and_others_pass() -> None:

@@ -124,6 +124,19 @@ def test_a_vacuum_keeps_what_a_reader_holds_until_its_process_is_dead(writable: 
 
 
 @pytest.mark.usefixtures("same_session")
+@pytest.mark.parametrize("command", [("promote", "v1"), ("roll-back", "--reason", "as it was")])
+def test_a_promotion_waits_for_runs_under_way(
+    writable: Context, reader: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """A day that a run publishes under the version that it began with would be missing in the current view, and no plan would say so."""
+    monkeypatch.setattr(leases, "ALONE_PATIENCE", 0.3)
+    lease_of(reader, writable, "run day")
+    assert cli.call(["tokenizer", *command, "--root", writable.lake.root]) == 30
+    assert "needs the lakehouse for itself, but `run day` (run theirs" in capsys.readouterr().err
+    assert cli.call(["tokenizer", *command, "--now", "--root", writable.lake.root]) == (0 if command[0] == "promote" else 20), "v1 is current, none was before"
+
+
+@pytest.mark.usefixtures("same_session")
 def test_without_retention_the_lakehouse_must_be_empty_of_others(
     writable: Context, reader: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

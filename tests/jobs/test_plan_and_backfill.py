@@ -152,11 +152,14 @@ def test_a_run_id_has_room_for_the_passes_numbers(published: Context) -> None:
         backfill_days.run(replace(published, run_id="r" * 62), DAYS)
 
 
-def test_a_first_backfill_takes_late_rows_in(writable: Context) -> None:
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_first_backfill_takes_late_rows_in(writable: Context, validated: bool) -> None:
     """Days that nobody ever worked on, each with rows that come with the next: published once, and once more with them, in one call."""
     for table in ("deliveries", "user_features", "staged_user_tokens", "user_tokens", "audits"):
         writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path(table)}`").collect()
     writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('runs')}` WHERE stage <> 'train_tokenizer'").collect()
+    if validated:
+        validate_sources.run(replace(writable, run_id="before"), DAYS)
     assert backfill_days.run(writable, DAYS) == 3
     assert due(writable, cutoff=None) == []
     published = writable.lake.read("runs").where("stage = 'publish_tokens' AND status = 'done'").collect()

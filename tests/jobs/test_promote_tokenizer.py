@@ -1,10 +1,12 @@
 """Promotion: one row per change, and nothing else moves."""
 
 import threading
+from dataclasses import replace
+from datetime import date
 
 import pytest
 
-from jobs import promote_tokenizer
+from jobs import ledger, promote_tokenizer
 from jobs.context import Context
 from jobs.errors import BadInput, Infrastructure
 from schemas.errors import IdentifierError
@@ -79,4 +81,44 @@ def test_simultaneous_promotions_keep_seq_unique(registered: Context) -> None:
         thread.join()
     assert len(outcomes) == 2
     seqs = [seq for seq, _, _ in history(registered)]
-    assert len(seqs) == len(set(seqs)) >= 1
+    assert len(seqs) == len(set(seqs)) == sum("is now current" in outcome for outcome in outcomes) >= 1
+
+
+def test_a_promotion_that_was_overtaken_takes_nobody_s_place(registered: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other's row stays, and this one says so."""
+    gap = promote_tokenizer.gap
+
+    def overtaken(context: Context, version: str) -> list[date]:
+        monkeypatch.undo()
+        promote_tokenizer.run(replace(context, run_id="other"), "v2", "first")
+        return gap(context, version)
+
+    monkeypatch.setattr(promote_tokenizer, "gap", overtaken)
+    with pytest.raises(Infrastructure, match="promotions seq 1: another promotion was committed meanwhile"):
+        promote_tokenizer.run(registered, "v1", "late")
+    assert history(registered) == [(1, "v2", "first")]
+
+
+def test_a_roll_back_that_lost_its_last_word_is_repeated_and_not_undone(registered: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk or a kill between its commit and the ledger's row: the same command again changes nothing; the next one is meant."""
+    for version in ("v1", "v2"):
+        promote_tokenizer.run(registered, version, f"try {version}")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ledger, "_append", full)
+    with pytest.raises(Infrastructure, match="disk full"):
+        promote_tokenizer.roll_back(registered, "as it was")
+    monkeypatch.undo()
+    for changed, version, seq in ((False, "v1", 3), (True, "v2", 4)):
+        again = promote_tokenizer.roll_back(registered, "as it was")
+        assert (again.changed, again.tokenizer_version, again.seq) == (changed, version, seq)
+
+
+def test_a_gap_is_allowed_where_there_is_one_and_once(registered: Context) -> None:
+    """A reason for nothing is a mistake; the repetition of a promotion that was done is none."""
+    with pytest.raises(BadInput, match="nothing to allow"):
+        promote_tokenizer.run(registered, "v1", "first", allow_gap="why not")
+    promote_tokenizer.run(registered, "v1", "first")
+    assert not promote_tokenizer.run(registered, "v1", "first", allow_gap="as before").changed

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from jobs import query_sql
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
+from jobs.endings import words_of
 from jobs.errors import BadInput
 from schemas.catalog import Catalog
 
@@ -113,6 +114,22 @@ def test_data_that_make_a_statement_fail_are_bad_input(words: Context, capfd: py
     with pytest.raises(BadInput, match="DIVIDE_BY_ZERO"):
         list(query_sql.render(query_sql.run(words, "SELECT 1 / (id - 2) FROM words"), "csv"))
     assert "SQLQueryContextLogger" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("SELECT CAST('canary' AS INT)", "sql: [CAST_INVALID_INPUT]"),
+        ("SELECT id FROM words WHERE wrod = 'canary'", "sql: [UNRESOLVED_COLUMN.WITH_SUGGESTION]"),
+        ("SELECT id FROM words WHERE 'canary' 'canary' id", "sql: [PARSE_SYNTAX_ERROR]"),
+        ("SELECT raise_error('canary')", "sql: [USER_RAISED_EXCEPTION]"),
+    ],
+)
+def test_a_log_keeps_the_error_s_name_and_nothing_that_it_quotes(words: Context, text: str, kept: str) -> None:
+    """The person sees Spark's line; a value or a statement in it may name a user."""
+    with pytest.raises(BadInput) as caught:
+        list(query_sql.render(query_sql.run(words, text), "table"))
+    assert words_of(caught.value) == kept
 
 
 def test_a_statement_may_raise_by_itself(words: Context) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Set
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -174,6 +174,23 @@ def test_running_a_repaired_day_again_does_not_undo_the_repair(fed_late: Context
     assert features_of_the_second(fed_late) != rows
 
 
+def test_a_run_that_waited_for_a_repair_does_not_undo_it(fed_late: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asked for the day before the repair had ended, and gets it afterwards."""
+    validate_sources.run(fed_late, DAYS)
+    held = build_user_features.changed_days
+
+    def repaired_meanwhile(*arguments: object, **options: object) -> AbstractContextManager[list[Days]]:
+        monkeypatch.undo()
+        build_user_features.run(fed_late, SECOND, MUCH_LATER)
+        return held(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build_user_features, "changed_days", repaired_meanwhile)
+    waited = replace(fed_late, run_id="waited")
+    build_user_features.run(waited, SECOND)
+    assert statuses(waited) == {"build_user_features": "skipped"}
+    assert {row.available_at.astimezone(UTC) for row in features_of_the_second(fed_late)} == {MUCH_LATER}
+
+
 def test_the_default_cutoff_is_the_same_in_python_and_spark(ready: Context) -> None:
     """Also on days when clocks change, and for a zone that skips midnight."""
     for zone, ds in (("Asia/Shanghai", date(2024, 1, 1)), ("America/Sao_Paulo", date(2018, 11, 3)), ("Europe/Berlin", date(2024, 10, 26))):
@@ -316,6 +333,8 @@ def test_a_build_that_failed_loses_no_repair(fed_late: Context, monkeypatch: pyt
     with pytest.raises(ZeroDivisionError):
         build_user_features.run(fed_late, SECOND, MUCH_LATER)
     monkeypatch.undo()
+    with pytest.raises(GateRefused, match=r"user_features, 2024-01-02: its rows are of a build that did not end well; run `u2qt build`"):
+        encode_users.run(fed_late, SECOND, "v1")
     entry = plan_days.run(fed_late, SECOND, cutoff=MUCH_LATER)[0]
     assert (entry.stage, entry.reason, entry.cutoff) == ("build_user_features", "failed", MUCH_LATER)
     build_user_features.run(fed_late, SECOND, MUCH_LATER)

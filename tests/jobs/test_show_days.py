@@ -15,6 +15,7 @@ from jobs.errors import BadInput
 from jobs.ledger import RUNS_SCHEMA
 from jobs.show_days import DayLine, furthest
 from jobs.show_status import StageStatus
+from schemas.tokenizers import PROMOTIONS
 
 DS = date(2026, 1, 14)
 START = datetime(2026, 1, 15, 4, 30, tzinfo=UTC)
@@ -99,6 +100,33 @@ def test_a_removal_of_users_changes_their_number_and_no_stage(ready: Context) ->
     assert (line.stage, line.status, line.tokenizer_version, line.users_published) == ("publish_tokens", "done", "v1", 7)
 
 
+def test_a_shadow_s_refusal_is_no_trouble_of_a_published_day(ready: Context) -> None:
+    """Token stages are the promoted version's; a day that it has none of is shown under any. As `u2qt status --ds` has it."""
+    ready.lake.append("promotions", ready.lake.frame(PROMOTIONS, [{"seq": 1, "tokenizer_version": "v1", "run_id": "r"}]), {})
+    before = DS - timedelta(days=1)
+    state = {"ds": DS, "definition": "d", "inputs": {}, "outputs": {"user_tokens": "9:1"}, "cutoff": None}
+
+    def under(version: str, stage: str, ds: date, minute: int, status: str = "done") -> tuple[object, ...]:
+        row = [*ran(stage, ds, ds, minute, status)]
+        row[RUNS_SCHEMA.fieldNames().index("states")] = [state | {"ds": ds, "tokenizer_version": version}]
+        return tuple(row)
+
+    inputs = [ran(stage, ds, ds, n) for ds in (before, DS) for n, stage in enumerate(("validate_sources", "build_user_features"))]
+    tokens = [under("v1", stage, DS, n) for n, stage in enumerate(("encode_users", "audit_tokens", "publish_tokens"), start=2)]
+    shadow = [under("v2", "encode_users", DS, 7), under("v2", "audit_tokens", DS, 8, "refused")]
+    older = [under("v0", stage, before, n) for n, stage in enumerate(("encode_users", "audit_tokens", "publish_tokens"), start=2)]
+    lines = ledger(ready, *inputs, *tokens, *shadow, *older)
+    assert [(line.stage, line.status, line.tokenizer_version) for line in lines] == [("publish_tokens", "done", "v0"), ("publish_tokens", "done", "v1")]
+    assert {stage.status for stage in show_status.run(ready, DS).stages} == {"done"}
+
+
+def test_a_day_that_was_a_slip_of_a_finger_hides_no_others(ready: Context) -> None:
+    """Refused, and far after all that was done; the day after the last one is no slip."""
+    slip, after = DS.replace(year=2036), DS + timedelta(days=1)
+    assert ledger(ready, ran("validate_sources", DS, DS, 1), ran("validate_sources", slip, slip, 2, "refused"))[-1].ds == DS
+    assert [line.ds for line in ledger(ready, ran("validate_sources", after, after, 3, "refused"))] == [DS, after]
+
+
 def test_at_most_thirty_days_are_shown(ready: Context) -> None:
     """The newest; the range of a single long run does not make them more."""
     lines = ledger(ready, ran("validate_sources", DS - timedelta(days=99), DS, 1))
@@ -146,8 +174,8 @@ def test_furthest_is_the_last_that_is_through_or_the_first_that_is_not() -> None
 
 
 def test_only_small_tables_are_read(ready: Context) -> None:
-    """A lakehouse with nothing but its ledger, deliveries and audits has its days all the same."""
+    """A lakehouse with nothing but its ledger, deliveries, audits and promotions has its days all the same."""
     for folder in Path(ready.lake.root).iterdir():
-        if folder.name not in ("runs", "deliveries", "audits"):
+        if folder.name not in ("runs", "deliveries", "audits", "promotions"):
             shutil.rmtree(folder)
     assert [line.status for line in ledger(ready, ran("validate_sources", DS, DS, 1))] == ["done"]

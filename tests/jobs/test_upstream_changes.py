@@ -18,6 +18,7 @@ from jobs.context import Context
 from jobs.delta_tables import Lakehouse
 from jobs.errors import BadInput, GateRefused
 from jobs.ledger_rows import column_lines
+from jobs.raw_input import last_delivered
 from schemas.catalog import Catalog, CatalogHeader, Source
 from schemas.catalog_files import load_catalog
 from schemas.keys import Days
@@ -129,6 +130,49 @@ def test_a_column_lost_renamed_or_nested_stops_the_day(shop: Context, format: st
     assert context.lake.read("deliveries").isEmpty()
 
 
+def test_a_file_without_its_header_puts_no_row_into_the_ledger(shop: Context) -> None:
+    """Its first row stands where names do."""
+    context = deliver(shop, "csv", rows())
+    file = Path(shop.input_root) / "visits" / str(DAY.first) / "part-0.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[1:]) + "\n")
+    with pytest.raises(BadInput, match=r"no column user, .*, found 5 columns, none of them expected \(is the header line missing\?\)") as caught:
+        validate_sources.run(context, DAY)
+    details = [row.detail for row in context.lake.read("runs").collect()]
+    assert all("u0" not in text for text in (str(caught.value), *details))
+
+
+@pytest.mark.parametrize("lacking", ["part-0.parquet", "part-1.parquet"])
+@pytest.mark.parametrize("name", ["stay", "page"])
+def test_a_column_lost_in_some_files_of_a_day_stops_it(shop: Context, lacking: str, name: str) -> None:
+    """Whichever file Spark takes the columns from, and whether the column may be null or not."""
+    context = deliver(shop, "parquet", rows())
+    folder = Path(shop.input_root) / "visits" / str(DAY.first)
+    other = "part-1.parquet" if lacking == "part-0.parquet" else "part-0.parquet"
+    pq.write_table(pa.Table.from_pylist(rows()), folder / other)
+    pq.write_table(pa.Table.from_pylist(renamed(rows(), name, f"{name}_s")), folder / lacking)
+    with pytest.raises(BadInput, match=rf"{lacking}: no column {name}, which other files of this input have \(1 of 2 lack it\)"):
+        validate_sources.run(context, DAY)
+    assert context.lake.read("deliveries").isEmpty()
+
+
+def test_a_column_gained_in_some_files_of_a_day_is_noted(shop: Context) -> None:
+    """And kept with the quarantined rows that have it, as where all files have it."""
+    context = deliver(shop, "parquet", rows())
+    more = [{**row, "visit": f"w{i}", "user": "" if i == 0 else "u", "coupon": "spring"} for i, row in enumerate(rows())]
+    pq.write_table(pa.Table.from_pylist(more), Path(shop.input_root) / "visits" / str(DAY.first) / "part-1.parquet")
+    validate_sources.run(context, DAY)
+    delivery, noted = outcomes(context)
+    assert (delivery.clean, delivery.quarantined, noted) == (7, 1, ("visits, undeclared columns coupon",))
+    assert [row.raw["coupon"] for row in context.lake.read("quarantine_visits").collect()] == ["spring"]
+
+
+def test_a_field_renamed_in_case_alone_stops_the_day(shop: Context) -> None:
+    """Spark can't tell the two apart."""
+    context = deliver(shop, "json", renamed(rows(), "stay", "Stay"))
+    with pytest.raises(BadInput, match="no column stay, found Stay, page"):
+        validate_sources.run(context, DAY)
+
+
 def test_a_nullable_json_field_in_no_row_is_null_and_noted(shop: Context) -> None:
     """JSON has no header: a field without values is in no file. Renamed, both names are noted."""
     context = deliver(shop, "json", renamed(rows(), "stay", "duration"))
@@ -216,6 +260,28 @@ def test_a_replay_knows_columns_that_came_after_the_rows(shop: Context) -> None:
         validate_sources.run(bounded(other, 0), NEXT)
     with pytest.raises(BadInput, match="its quarantined rows have no column stay_s, found page, seen_at, stay, user, visit"):
         replay_quarantine.run(from_column(other, "stay_s", "parquet"), "visits-2026-03-02")
+
+
+def test_quarantined_rows_have_their_own_day_s_columns_whatever_is_read_beside_it(shop: Context) -> None:
+    """A column that a later day gained is not in them, so a replay that asks for it is refused as where the day was read alone."""
+    deliver(shop, "parquet", rows(stay="x"))
+    context = deliver(shop, "parquet", rows(stay="x", stay_s="7", seen_at="2026-03-02T10:00:00Z"), NEXT)
+    with pytest.raises(GateRefused):
+        validate_sources.run(context, Days(DAY.first, NEXT.first))
+    names = {row.delivered_ds: set(row.raw) for row in context.lake.read("quarantine_visits").collect()}
+    assert names == {DAY.first: {"visit", "user", "seen_at", "page", "stay"}, NEXT.first: {"visit", "user", "seen_at", "page", "stay", "stay_s"}}
+    with pytest.raises(BadInput, match="its quarantined rows have no column stay_s"):
+        replay_quarantine.run(from_column(context, "stay_s", "parquet"), "visits-2026-03-01")
+
+
+@pytest.mark.parametrize(("arrived", "last"), [(("2026-3-9", "2026-3-10"), date(2026, 3, 10)), (("2026-03-09 00:00:00", "never"), date(2026, 3, 9))])
+def test_the_last_delivered_day_is_read_as_the_days_are(shop: Context, arrived: tuple[str, ...], last: date) -> None:
+    """Without leading zeros, or with a time; as dates, not as text."""
+    (source,) = visits("json").sources
+    named = source.model_copy(update={"input": source.input.model_copy(update={"path": "visits", "delivered_ds": "arrived"})})
+    (Path(shop.input_root) / "visits").mkdir()
+    (Path(shop.input_root) / "visits" / "part.json").write_text("".join(json.dumps({"arrived": day}) + "\n" for day in arrived))
+    assert last_delivered(shop.spark, named, shop.input_root) == last
 
 
 def test_an_input_that_lost_its_newest_days_leaves_them_as_they_are(shop: Context) -> None:

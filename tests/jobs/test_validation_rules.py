@@ -87,6 +87,17 @@ def test_a_row_has_exactly_its_reasons(spark: SparkSession, tmp_path: Path, chan
     assert row.reasons == reasons
 
 
+@pytest.mark.parametrize(
+    ("role", "value", "reasons"), [("numeric", "3e38", []), ("numeric", "-1e39", ["type:x"]), ("ignore", "1e39", []), ("ignore", "1e999", ["type:x"])]
+)
+def test_a_number_too_large_for_a_feature_is_quarantined(spark: SparkSession, tmp_path: Path, role: str, value: str, reasons: list[str]) -> None:
+    """Features are 32-bit floats: one infinite value would stop the day of all users when they are encoded."""
+    declaration = visits().model_dump(by_alias=True)
+    declaration["columns"] += ({"name": "x", "type": "double", "role": role, "comment": "Number."},)
+    (row,) = delivered(spark, tmp_path, [{**GOOD, "x": value}], Source.model_validate(declaration)).collect()
+    assert row.reasons == reasons
+
+
 def test_moments_are_utc_and_the_day_is_the_zone_s(spark: SparkSession, tmp_path: Path) -> None:
     """00:30 in Shanghai is 16:30 UTC of the day before, and still that day."""
     row = delivered(spark, tmp_path, [{**GOOD, "at": "2026-03-01 00:30:00"}]).selectExpr("string(event_time) t", "string(ds) ds").collect()[0]
