@@ -34,7 +34,7 @@ def small(task: Prepared, tmp_path: Path) -> Iterator[Path]:
         shutil.copytree(task.template, mount / "lake")
         yield mount / "lake"
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # the last command's Java may take a moment to end
 
 
 def leave(root: Path, free: int) -> Path:
