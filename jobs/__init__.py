@@ -6,3 +6,4 @@ never imports a stage; `cli` strings them together.
 """
 
 DAILY_STAGES = ("validate_sources", "build_user_features", "encode_users", "audit_tokens", "publish_tokens")
+TOKEN_STAGES = DAILY_STAGES[2:]  # those that work under a tokenizer version

@@ -11,7 +11,7 @@ from datetime import date, datetime
 
 from pyspark.sql import functions as F
 
-from jobs import DAILY_STAGES, audit_tokens, available_rows, retention, validate_sources
+from jobs import DAILY_STAGES, TOKEN_STAGES, audit_tokens, available_rows, retention, validate_sources
 from jobs.context import Context
 from jobs.day_states import NOTHING, Attempt, DayState, last_attempts, last_done, runs_of_days, sum_text, summed, sums_by_day
 from jobs.delta_tables import Where, on_days
@@ -21,7 +21,6 @@ from jobs.staged_files import NO_FILES, staged_files
 from schemas.keys import Days
 
 OUTPUT_ROWS = dict(zip(DAILY_STAGES, ("rows_in", "user_features", "staged_user_tokens", "staged_user_tokens", "user_tokens"), strict=True))
-TOKEN_STAGES = DAILY_STAGES[2:]
 CUT_SHORT = "was cut short"
 LEDGER_ROWS = 50  # newest rows of a stage that its time is estimated from
 

@@ -13,12 +13,12 @@ from pyspark.sql import functions as F
 from rich.table import Table
 from rich.text import Text
 
-from jobs import DAILY_STAGES
+from jobs import DAILY_STAGES, TOKEN_STAGES
 from jobs.context import Context
 from jobs.delta_tables import on_days
 from jobs.ledger_rows import drift_counts, of_version
 from jobs.registered_tokenizers import promoted_version
-from jobs.show_status import COLOURS, OLD, THROUGH, TOKEN_STAGES, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status
+from jobs.show_status import COLOURS, OLD, THROUGH, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
@@ -57,7 +57,7 @@ def shown_days(runs: DataFrame, to: date | None) -> Days | None:
     if found is None or found["first"] is None:
         return None
     last = to or found["last"]
-    if to is None and found["through"] is not None:
+    if to is None and found["through"] is not None and last - found["through"] > timedelta(days=SHOWN):
         near = F.col("ds_to") <= F.lit(found["through"] + timedelta(days=SHOWN))
         last = daily.where(near).agg(F.max("ds_to").alias("last")).collect()[0]["last"]
     first = max(found["first"], last - timedelta(days=SHOWN - 1))
@@ -107,8 +107,11 @@ def day_lines(runs: DataFrame, deliveries: DataFrame, audits: DataFrame, to: dat
         return ()
     worked = worked_days(runs, days)
     mine = of_version(worked, version)
-    stages, others = (_stages(rows, days) for rows in (mine, worked))
-    stages = {ds: stages[ds] if {*stages[ds]} & {*TOKEN_STAGES} else others[ds] for ds in days}
+    stages = _stages(mine, days)
+    unknown = [ds for ds in days if not {*stages[ds]} & {*TOKEN_STAGES}]
+    if unknown and version is not None:
+        others = _stages(worked, days)
+        stages |= {ds: others[ds] for ds in unknown}
     published = {row.ds: row for row in (*last_published(worked).collect(), *last_published(mine).collect())}
     outcomes = on_days(deliveries, days, "delivered_ds").groupBy("delivered_ds")
     delivered = {row.delivered_ds: row for row in outcomes.agg(F.sum("rows_in").alias("rows_in"), F.sum("quarantined").alias("quarantined")).collect()}

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jobs import DAILY_STAGES
+from jobs import DAILY_STAGES, TOKEN_STAGES
 from jobs.context import Context
 from jobs.delta_tables import on_days
 from jobs.ledger_rows import accepted_text, column_lines, days_worked, drift_lines, error_text, of_day, of_version
@@ -36,7 +36,6 @@ INPUTS = {  # stages whose later start makes a stage's result old
     "audit_tokens": ("encode_users",),
     "publish_tokens": ("audit_tokens",),
 }
-TOKEN_STAGES = DAILY_STAGES[2:]
 OLD = "older than its input"
 THROUGH = ("done", "accepted")  # accepted: an audit that blocked, and a publish that released it with a reason
 COLOURS = {"done": "green", "accepted": "yellow", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow"}
