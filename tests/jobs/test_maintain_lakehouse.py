@@ -14,6 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from jobs import (
+    TOKEN_STAGES,
     audit_tokens,
     backfill_days,
     build_user_features,
@@ -264,7 +265,7 @@ def test_tokens_go_only_when_asked_and_never_within_90_days(writable: Context) -
     assert [(r.table, r.through) for r in done.removed] == [("user_tokens", LAST - timedelta(days=90))]
     assert {row.ds for row in lake.read("user_tokens").select("ds").distinct().collect()} == set(DAYS)
     assert due(writable) == []
-    assert not {stage for ds, stage, _ in due(writable, Days(old, old)) if stage in plan_days.TOKEN_STAGES}
+    assert not {stage for ds, stage, _ in due(writable, Days(old, old)) if stage in TOKEN_STAGES}
     with pytest.raises(BadInput, match=r"--keep-token-days 89: expected 90 or more"):
         Keep(token_days=89)
     with pytest.raises(BadInput, match="found 0, expected 1 or more"):
