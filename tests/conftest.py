@@ -44,10 +44,15 @@ FEW_SOURCES = ("bill", "search", "profile")
 settings.register_profile("any-machine", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("any-machine")
 
+# Ten times Java's own thresholds: its second compiler takes a quarter of a session's processor time with them, a tenth with these.
+SLOW_TO_OPTIMISE = " ".join(
+    f"-XX:Tier4{name}={count}"
+    for name, count in {"InvocationThreshold": 50_000, "MinInvocationThreshold": 6_000, "CompileThreshold": 150_000, "BackEdgeThreshold": 400_000}.items()
+)
 # Tests run hundreds of tiny queries: compiling each of them would be most of the time.
 TINY_QUERIES = {
     "spark.driver.memory": "3g",
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC " + SLOW_TO_OPTIMISE,
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
