@@ -46,6 +46,7 @@ Start with `u2qt status --ds D`: it shows what arrived, how far the day came and
 | symptom | cause | command |
 |---|---|---|
 | `validate_sources`, exit 20 | a source was not delivered, or can't be read | ask its owner; then clear the task |
+| … and its rows came after the day's cutoff | a day has rows that were there by then | `u2qt run-day --ds D --cutoff MOMENT`; mark the tasks as success |
 | `validate_sources`, exit 10 | too few rows, or too many refused | `u2qt quarantine show --delivered-ds D`; mend source or declaration; clear the task |
 | `build_user_features`, exit 10 | the feature table broke its suite | `u2qt validate --ds D`, then clear the task |
 | `build_user_features`, exit 10, "the validation of E …" | day E's validation was killed, and has rows of D | `u2qt validate --ds E`, then clear the task |

@@ -89,11 +89,12 @@ def rewritten(context: Context, days: Days, given: datetime | None, versions: Ma
 
 
 def _replayed(context: Context, late: DataFrame, known: Mapping[date, Published]) -> set[date]:
-    """The days with rows in `late` of a delivery that was replayed since what is published was built: a row's own time doesn't say when it was let in.
+    """The days with rows in `late` of a delivery whose replay ended since what is published was built: a row's own time doesn't say when it was let in.
 
-    The ledger is asked first: without a replay since the oldest of the builds, `late` is not read.
+    The ledger is asked first: without such a replay since the oldest of the builds, `late` is not read.
     """
-    replays = ledger_days(context, "replay_quarantine", EVER, ("done", "refused")).groupBy("ds").agg(F.max("started_at").alias("last"))
+    ended = F.timestamp_micros(F.unix_micros("started_at") + (F.col("seconds") * 1_000_000).cast("bigint"))
+    replays = ledger_days(context, "replay_quarantine", EVER, ("done", "refused")).groupBy("ds").agg(F.max(ended).alias("last"))
     since = min(was.built_at for was in known.values())
     last = {row.ds: row.last.astimezone(UTC) for row in replays.where(F.col("last") > F.lit(since)).collect()}
     if not last:

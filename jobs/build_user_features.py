@@ -25,6 +25,7 @@ from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.feature_columns import events, hashed, latest_versions, numeric_values, padded, slice_text, slices
 from jobs.ledger import StageRecord, record_stage
+from jobs.source_columns import require_its_columns
 from jobs.work_units import write_tasks
 from schemas.catalog import Catalog, Source
 from schemas.keys import Days
@@ -123,6 +124,7 @@ def run(context: Context, days: Days, given_cutoff: datetime | None = None, *, f
     Without `given_cutoff` a day that was repaired keeps the repair's, so that running it again never undoes the repair.
     """
     with record_stage(context, STAGE, days, only_errors=True):
+        require_its_columns(context)
         if not force:
             retention.require_sources(context, days)
 

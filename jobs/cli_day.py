@@ -78,15 +78,17 @@ def publish(
 
 @app.command("run-day")
 @with_spark
-def run_day(context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, force: Force = False) -> None:
+def run_day(
+    context: Any, ds: Ds = None, first: From = None, last: To = None, tokenizer_version: Version = None, cutoff: Cutoff = None, force: Force = False
+) -> None:
     """All stages of a day (or of a chunk of days, in one job a stage) in one session."""
     from jobs import audit_tokens, build_user_features, encode_users, publish_tokens, validate_sources
     from jobs.registered_tokenizers import promoted_version
 
-    days = days_of(ds, first, last)
+    days, known = days_of(ds, first, last), keys.moment(cutoff) if cutoff else None
     try:
         validate_sources.run(context, days, force=force)
-        build_user_features.run(context, days, force=force)
+        build_user_features.run(context, days, known, force=force)
         version = tokenizer_version or promoted_version(context)  # once: a promotion between two stages is for the next day
         for stage in (encode_users, audit_tokens, publish_tokens):
             stage.run(context, days, version, force=force)

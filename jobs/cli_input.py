@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli_options import Conf, Master, checked_place, console, logged, say, settings, with_spark
+from jobs.cli_options import MOST_ROWS, Conf, Master, checked_place, console, logged, say, settings, with_spark
 from schemas import keys
 from schemas.catalog import Catalog
 
@@ -110,7 +110,7 @@ def quarantine_show(
     context: Any,
     delivered_ds: Annotated[str, typer.Option("--delivered-ds", help="Day of delivery, YYYY-MM-DD.")],
     source: Annotated[str | None, typer.Option("--source", help="One source [default: all].")] = None,
-    rows: Annotated[int, typer.Option("--rows", help="Raw rows to print per source; they are users' data.")] = 0,
+    rows: Annotated[int, typer.Option("--rows", min=0, max=MOST_ROWS, help="Raw rows to print per source; they are users' data.")] = 0,
 ) -> None:
     """Deliveries of a day, with how many rows were refused for which reason."""
     from jobs.show_quarantine import render, run

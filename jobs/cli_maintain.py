@@ -29,7 +29,9 @@ def maintain(
     keep_feature_days: Annotated[int | None, _days("feature rows", "--keep-feature-days", "as --keep-days")] = None,
     keep_staged_days: Annotated[int | None, _days("staged rows that were published", "--keep-staged-days", "as --keep-days")] = None,
     keep_token_days: Annotated[int | None, _days("published tokens", "--keep-token-days", "all; at least 90")] = None,
-    retain_hours: Annotated[int, typer.Option("--retain-hours", min=0, help="Hours that replaced files stay for readers; 0 needs the lakehouse alone.")] = 168,
+    retain_hours: Annotated[
+        int, typer.Option("--retain-hours", min=0, max=168, help="Hours that replaced files stay for readers; 0 needs the lakehouse alone.")
+    ] = 168,
     small_files: Annotated[int, typer.Option("--small-files", min=1, help="Small files that a partition may have before they are put together.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:

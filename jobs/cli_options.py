@@ -37,6 +37,7 @@ From = Annotated[str | None, typer.Option("--from", help="First day of a range."
 To = Annotated[str | None, typer.Option("--to", help="Last day of a range.")]
 Version = Annotated[str | None, typer.Option("--tokenizer-version", help="Tokenizer version [default: the promoted one].")]
 
+MOST_ROWS = 1_000_000_000  # to print: more than a person reads, and what Spark can count to
 Alone = Literal["no", "where possible", "always"]
 AloneFor = Callable[[Mapping[str, Any]], Alone]  # of the command's own options
 HEADLINE = (

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli_options import Alone, Version, console, days_of, print_run, say, with_spark
+from jobs.cli_options import MOST_ROWS, Alone, Version, console, days_of, print_run, say, with_spark
 from jobs.errors import BadInput
 from schemas import keys
 
@@ -119,7 +119,7 @@ def tokenizer_compare(
     b: Annotated[str, typer.Argument(metavar="B", help="Registered version.")],
     first: Annotated[str, typer.Option("--from", help="First day to compare on; held out if after both trainings.")],
     last: Annotated[str, typer.Option("--to", help="Last day to compare on.")],
-    rows: Annotated[int, typer.Option("--rows", help="About so many rows of user_features.")] = 20_000,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=MOST_ROWS, help="About so many rows of user_features.")] = 20_000,
 ) -> None:
     """Two tokenizers on the same rows: agreement, use of codes, margins, error."""
     from jobs import compare_tokenizers
@@ -153,7 +153,7 @@ def sql(
     context: Any,
     statement: Annotated[str, typer.Argument(help="One SELECT, WITH, SHOW, DESCRIBE or EXPLAIN statement.")],
     format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-    limit: Annotated[int, typer.Option("--limit", help="Rows that the table format shows.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=MOST_ROWS, help="Rows that the table format shows.")] = 100,
 ) -> None:
     """Asks the lakehouse a question: its tables, and the views over them."""
     from jobs import create_views, query_sql

@@ -26,7 +26,7 @@ ATTEMPTED = ("done", "adjusted", "refused", "failed")  # skipped days were not w
 class DayState:
     """A day as a stage saw it: the meaning it worked by, what it read, what it wrote."""
 
-    ds: date
+    ds: date | None  # None: of no day, in a look at several that failed
     definition: str  # hash of what changes the meaning: columns, templates, rules; a tokenizer's fingerprint; a suite
     inputs: Mapping[str, str]  # table or source -> sum
     outputs: Mapping[str, str] = field(default_factory=dict)  # table -> sum
@@ -107,11 +107,11 @@ def last_attempts(context: Context, stage: str, days: Days, version: str | None 
 
 
 def ledger_days(context: Context, stage: str, days: Days, statuses: Sequence[str] = ATTEMPTED) -> DataFrame:
-    """One row per run of the stage and day of `days`: ds, status, started_at, states, detail, run_id."""
+    """One row per run of the stage and day of `days`: ds, status, started_at, seconds, states, detail, run_id."""
     ledger = context.lake.read("runs").where((F.col("stage") == stage) & F.col("status").isin(*statuses))
     ledger = ledger.where((F.col("ds_from") <= F.lit(days.last)) & (F.col("ds_to") >= F.lit(days.first)))
     worked = F.sequence(F.greatest("ds_from", F.lit(days.first)), F.least("ds_to", F.lit(days.last)))
-    return ledger.select("status", "started_at", "states", "detail", "run_id", F.explode(worked).alias("ds"))
+    return ledger.select("status", "started_at", "seconds", "states", "detail", "run_id", F.explode(worked).alias("ds"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -88,7 +88,7 @@ def run(context: Context, users: Path, certificate: Path, *, checkpoints: Path |
         part = certificate.with_name(f".{certificate.name}.part")
         part.write_text(made.to_json(), encoding="utf-8")
         part.replace(certificate)
-        _underway_file(context).unlink()
+    _underway_file(context).unlink()  # when the ledger has its row: until then the same command goes on
     return made
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jobs.context import Context
 from jobs.errors import BadInput
+from jobs.source_columns import require_its_columns
 from schemas.lakehouse import tables
 from schemas.table import Table
 
@@ -22,7 +23,8 @@ def run(context: Context) -> dict[str, int]:
     """Returns the number of tables created, of tables that were there, and of columns added to these."""
     wanted = tables(context.catalog)
     with context.lake.commit_lock():
-        check_tables(context, existing=True)  # before anything is made for a wrong catalog
+        require_its_columns(context)  # before anything is made for a wrong catalog
+        check_tables(context, existing=True)
     with context.lake.commit_lock(), ThreadPoolExecutor(PARALLEL_CREATIONS) as pool:
         made = list(pool.map(context.lake.create, wanted))
         later = [table for table, new in zip(wanted, made, strict=True) if not new and any(field.later for field in table.fields)]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from pyspark.sql import functions as F
@@ -82,7 +82,8 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
     """Yields the record to fill; writes it when the block ends. An error is recorded and goes on its way.
 
     `version`: the tokenizer's that the stage works with, so that its failure counts against no other.
-    `only_errors`: a look at what there is to do leaves a row only when it fails.
+    `only_errors`: a look at what there is to do leaves a row only when it fails; one at several days counts against none of them, as nobody
+    can say which of them it is of, and nothing was worked on.
     """
     record = StageRecord(stage=stage, days=days)
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -94,7 +95,7 @@ def record_stage(context: Context, stage: str, days: Days | None, *, version: st
         yield record
     except BaseException as error:
         fault = machine_faults.infrastructure_of(error, lambda: room(context)) or model_error_of_a_worker(error)
-        _note_error(context, record, fault or error, version)
+        _note_error(context, record, fault or error, version, looked=only_errors)
         record.seconds = time.perf_counter() - clock
         _append_if_possible(context, record, started)
         _tell(context, record, told, version)
@@ -113,10 +114,11 @@ def _append_or_say_why(context: Context, record: StageRecord, started: datetime)
         _append(context, record, started)
 
 
-def _note_error(context: Context, record: StageRecord, error: BaseException, version: str | None) -> None:
+def _note_error(context: Context, record: StageRecord, error: BaseException, version: str | None, *, looked: bool) -> None:
     record.status = "refused" if is_expected(error) else "failed"
     record.notes["error"] = words_of(error, _secrets(context))
-    record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in record.days or ()]
+    days: list[date | None] = list(record.days or ())
+    record.states = [DayState(ds=ds, definition="", inputs={}, tokenizer_version=version) for ds in ([None] if looked and len(days) > 1 else days)]
 
 
 def _append_if_possible(context: Context, record: StageRecord, started: datetime) -> None:

@@ -20,6 +20,10 @@ WORKER_OUT = f"give the machine more memory or fewer workers (--master 'local[1]
 RIGHTS_OUT = f"let this user write there, or give another folder, {AGAIN}"
 FILES_OUT = f"raise the limit (`ulimit -n 65536`), {AGAIN}"
 FILE_OUT = f"restore that file from a copy (docs/operations.md says which can be made again), {AGAIN}"
+CLUSTER_OUT = f"look at the master and its executors (the lines above, or their logs, say why they ended), {AGAIN}"
+START_OUT = (
+    f"the lines above say why: jars that can't be fetched (`u2qt doctor` says whether they are here), an option that Java refuses, too little memory; {AGAIN}"
+)
 JVM_OUT = f"the system may have killed it for memory (`dmesg | grep -i oom`): {HEAP_OUT}"
 
 
@@ -78,7 +82,22 @@ SIGNS = (  # the first that is found counts: a full disk makes Java fail in othe
     ),
     Sign(
         pattern=re.compile(
-            r"Answer from Java side is empty|Error while sending or receiving|JAVA_GATEWAY_EXITED|An error occurred while trying to connect to the Java|"
+            r"Cannot call methods on a stopped SparkContext|SparkContext was shut down|All masters are unresponsive|"
+            r"Master removed our application|ExecutorLostFailure"
+        ),
+        lack="Spark has lost its cluster",
+        way_out=CLUSTER_OUT,
+        expected="a master and executors that answer",
+    ),
+    Sign(
+        pattern=re.compile(r"JAVA_GATEWAY_EXITED"),
+        lack="Spark's Java process did not start",
+        way_out=START_OUT,
+        expected="one that answers",
+    ),
+    Sign(
+        pattern=re.compile(
+            r"Answer from Java side is empty|Error while sending or receiving|An error occurred while trying to connect to the Java|"
             r"Connection\w*Error: [^\n]*\(py4j\)|Py4JError: An error occurred while calling \S+\s*\Z"
         ),
         lack="Spark's Java process has ended",

@@ -54,6 +54,8 @@ class Horizon:
         return cls(hours=retain_hours) if needed <= retain_hours else cls(hours=needed, reader=oldest)
 
     def __str__(self) -> str:
+        if self.hours > RETAIN_HOURS:
+            return f"all replaced files are kept: {self.reader} reads since {self.hours} h, and Delta forgets after {RETAIN_HOURS} h which files a version had"
         if self.reader is not None:
             return f"files of the last {self.hours} h are kept: {self.reader} reads since then"
         return f"files of the last {self.hours} h are kept" if self.hours else "no file is kept for readers: nobody else is in the lakehouse"
@@ -95,6 +97,8 @@ def run(
     lake = context.lake
     if not lake.is_local and retain_hours < RETAIN_HOURS:
         raise BadInput(f"--retain-hours {retain_hours}: {lake.root} has no leases that say who reads, expected {RETAIN_HOURS} or more")
+    if retain_hours > RETAIN_HOURS:
+        raise BadInput(f"--retain-hours {retain_hours}: expected at most {RETAIN_HOURS}, for so long Delta remembers which files were replaced")
     known = [table for table in tables(context.catalog) if lake.exists(table.name)]
     lake.require("runs")
     if dry_run:
@@ -179,13 +183,18 @@ def _horizon(lake: Lakehouse, retain_hours: int) -> Horizon:
 
 
 def _vacuum(lake: Lakehouse, known: list[Table], retain_hours: int) -> Horizon:
-    """Asks before every table who reads: the oldest reader then is never younger than a file that goes. Returns the farthest horizon."""
+    """Asks before every table who reads: the oldest reader then is never younger than a file that goes. Returns the farthest horizon.
+
+    Delta drops its record of a removed file after `RETAIN_HOURS` (deletedFileRetentionDuration), and takes it for a stray one then, whatever
+    hours a vacuum is given: for an older reader nothing goes.
+    """
     farthest = Horizon(hours=retain_hours)
     for table in known:
         if use(lake, table.name).dead_files:
             horizon = _horizon(lake, retain_hours)
             farthest = max(farthest, horizon, key=lambda horizon: horizon.hours)
-            vacuum(lake, table.name, horizon.hours)
+            if horizon.hours <= RETAIN_HOURS:
+                vacuum(lake, table.name, horizon.hours)
     return farthest
 
 

@@ -22,6 +22,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from jobs.errors import BadInput
+from jobs.machine_faults import infrastructure_of
 from jobs.query_sql import writing_node
 from schemas import keys
 
@@ -214,7 +215,18 @@ def _validate(rows: DataFrame, name: str, expectations: Sequence[Expectation], r
     for result in answer.results:
         facts = {"success": result.success, "result": result.result, "exception_info": result.exception_info}
         verdicts[result.expectation_config.meta["position"]] = facts
+        if _raised(facts):
+            _require_machine(facts["exception_info"])
     return verdicts
+
+
+def _require_machine(exception_info: Mapping[str, Any]) -> None:
+    """Raises `Infrastructure` where an expectation failed for the machine's sake: GX catches every exception, and nothing was judged then."""
+    parts = [part for part in (exception_info, *exception_info.values()) if isinstance(part, Mapping)]
+    text = "\n".join(str(part[name]) for part in parts for name in ("exception_message", "exception_traceback") if name in part)
+    fault = infrastructure_of(RuntimeError(text))
+    if fault is not None:
+        raise fault
 
 
 def _raised(verdict: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from jobs.errors import BadInput, GateRefused
 from jobs.forgotten_ids import marked, required_key
 from jobs.ledger import StageRecord, record_stage
 from jobs.raw_input import needed_columns
+from jobs.source_columns import require_its_columns
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from schemas.catalog import Source
 from schemas.deliveries import DELIVERIES
@@ -63,6 +64,7 @@ def run(context: Context, delivery_id: str) -> dict[str, int]:
     found = context.lake.read_declared(DELIVERIES).where(known).select("source", "delivered_ds").collect()
     if not found:
         raise BadInput(f"delivery {delivery_id!r}: not in table deliveries; `u2qt quarantine show` lists those with refused rows")
+    require_its_columns(context)
     totals = {"released": 0, "refused": 0}
     for source, ds in found:
         days = Days(ds, ds)

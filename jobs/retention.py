@@ -5,13 +5,14 @@ stands still loses nothing. What is removed is noted in the ledger before it is 
 a stage that would make rows of a day from inputs that are gone refuses it, for the rows would be fewer and look whole.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, fields
-from datetime import date, timedelta
+from datetime import date
 
 from pyspark.sql import functions as F
 
 from jobs.context import Context
-from jobs.day_states import runs_of_days
+from jobs.day_states import last_done, runs_of_days
 from jobs.delta_tables import Where
 from jobs.errors import BadInput
 from jobs.promote_tokenizer import TRAILING, published_days
@@ -23,6 +24,7 @@ from schemas.source_events import source_table_name
 STAGE = "maintain_lakehouse"
 NOTE = "removed_through"  # in the ledger's detail: table -> last day removed
 EVER = date(1900, 1, 1)
+STAGED = "staged_user_tokens"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,14 +65,19 @@ def removals(context: Context, keep: Keep) -> list[Removal]:
     newest = _newest_published(context)
     found: list[Removal] = []
     if keep.source_days is not None:
-        found += _of_sources(context, newest - timedelta(days=keep.source_days))
+        found += _of_sources(context, _before(newest, keep.source_days))
     if keep.feature_days is not None:
-        found.append(_removal("user_features", newest - timedelta(days=keep.feature_days)))
+        found.append(_removal("user_features", _before(newest, keep.feature_days)))
     if keep.staged_days is not None:
-        found.append(_of_stage(context, newest - timedelta(days=keep.staged_days)))
+        found.append(_of_stage(context, _before(newest, keep.staged_days)))
     if keep.token_days is not None:
-        found += [_removal(table, newest - timedelta(days=keep.token_days)) for table in ("user_tokens", "user_tokens_superseded")]
+        found += [_removal(table, _before(newest, keep.token_days)) for table in ("user_tokens", "user_tokens_superseded")]
     return found
+
+
+def _before(day: date, days: int) -> date:
+    """`days` before `day`, and not before there was any."""
+    return date.fromordinal(max(EVER.toordinal(), day.toordinal() - days))
 
 
 def _newest_published(context: Context) -> date:
@@ -96,7 +103,7 @@ def _of_sources(context: Context, through: date) -> list[Removal]:
         if source.kind == "profile":
             if source.lookback_days is None:
                 continue
-            last = through - timedelta(days=source.lookback_days)
+            last = _before(through, source.lookback_days)
         days = Days(EVER, last)
         where = Where(days=days, also=Where(days=days, day_column="delivered_ds"))
         found.append(Removal(table=source_table_name(source.name), through=last, wheres=(where,)))
@@ -104,14 +111,24 @@ def _of_sources(context: Context, through: date) -> list[Removal]:
 
 
 def _of_stage(context: Context, through: date) -> Removal:
-    """Staged days that were published; the others may be on their way."""
-    ready = _version_days(context, "staged_user_tokens", through) & _version_days(context, "user_tokens", through)
+    """Staged days that were published as they are; the others may be on their way."""
+    there = _version_days(context, STAGED, through) & _version_days(context, "user_tokens", through)
+    ready = {
+        (version, ds) for version in {name for name, _ in there} for ds in _published_as_staged(context, version, {d for name, d in there if name == version})
+    }
     wheres = [
         Where(days=days, equals=(("tokenizer_version", version),))
         for version in sorted({name for name, _ in ready})
         for days in runs_of_days(ds for name, ds in ready if name == version)
     ]
-    return Removal(table="staged_user_tokens", through=through, wheres=tuple(wheres))
+    return Removal(table=STAGED, through=through, wheres=tuple(wheres))
+
+
+def _published_as_staged(context: Context, version: str, days: Set[date]) -> set[date]:
+    """Those of `days` whose rows were not encoded anew since their last publish: a publish would still need them."""
+    span = Days(min(days), max(days))
+    encoded, published = (last_done(context, stage, span, version) for stage in ("encode_users", "publish_tokens"))
+    return {ds for ds in days if ds not in encoded or (ds in published and published[ds].inputs.get(STAGED) == encoded[ds].outputs.get(STAGED))}
 
 
 def _version_days(context: Context, table: str, through: date) -> set[tuple[str, date]]:

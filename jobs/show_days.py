@@ -15,10 +15,11 @@ from rich.text import Text
 
 from jobs import DAILY_STAGES, TOKEN_STAGES
 from jobs.context import Context
+from jobs.delivery_gates import RUNNING
 from jobs.delta_tables import on_days
 from jobs.ledger_rows import drift_counts, of_version
 from jobs.registered_tokenizers import promoted_version
-from jobs.show_status import COLOURS, OLD, THROUGH, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status
+from jobs.show_status import COLOURS, OLD, THROUGH, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status, validation_told
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
@@ -114,7 +115,8 @@ def day_lines(runs: DataFrame, deliveries: DataFrame, audits: DataFrame, to: dat
         stages |= {ds: others[ds] for ds in unknown}
     published = {row.ds: row for row in (*last_published(worked).collect(), *last_published(mine).collect())}
     outcomes = on_days(deliveries, days, "delivered_ds").groupBy("delivered_ds")
-    delivered = {row.delivered_ds: row for row in outcomes.agg(F.sum("rows_in").alias("rows_in"), F.sum("quarantined").alias("quarantined")).collect()}
+    counts = (F.sum(name).alias(name) for name in ("rows_in", "quarantined"))
+    delivered = {row.delivered_ds: row for row in outcomes.agg(*counts, F.bool_or(F.col("gate") == RUNNING).alias("running")).collect()}
     newest = F.max_by(F.struct("success", "drift", "drift_blocked"), F.struct(F.col("tokenizer_version") == F.lit(version), "audited_at")).alias("newest")
     audited = {row.ds: row.newest for row in on_days(audits, days).groupBy("ds").agg(newest).collect()}
     return tuple(_line(ds, stages[ds], published.get(ds), delivered.get(ds), audited.get(ds)) for ds in days)
@@ -129,7 +131,7 @@ def _stages(worked: DataFrame, days: Days) -> dict[date, dict[str, StageStatus]]
 
 def _line(ds: date, stages: Mapping[str, StageStatus], published: Row | None, delivered: Row | None, audit: Row | None) -> DayLine:
     judged = judged_audit(dict(stages), blocked=bool(audit and audit.success and audit.drift_blocked))
-    stage = furthest(marked_old(judged))
+    stage = furthest(marked_old(validation_told(judged, running=bool(delivered and delivered.running))))
     warned, blocked = drift_counts(audit.drift) if audit else (0, 0)
     return DayLine(
         ds=ds,

@@ -37,8 +37,9 @@ INPUTS = {  # stages whose later start makes a stage's result old
     "publish_tokens": ("audit_tokens",),
 }
 OLD = "older than its input"
+CUT_SHORT = "not ended"  # a validation that announced itself: it runs, or was killed and has no row of that
 THROUGH = ("done", "accepted")  # accepted: an audit that blocked, and a publish that released it with a reason
-COLOURS = {"done": "green", "accepted": "yellow", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow"}
+COLOURS = {"done": "green", "accepted": "yellow", "passed": "green", "refused": "red", "failed": "red", "blocked": "red", OLD: "yellow", CUT_SHORT: "red"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,7 @@ class StageStatus:
     """A stage's last row in the ledger for the day."""
 
     stage: str
-    status: str  # done, refused, failed, not run, older than its input; an audit also blocked or accepted
+    status: str  # done, refused, failed, not run, older than its input; an audit also blocked or accepted, a validation not ended
     started: str = ""  # UTC
     checked: str = ""  # UTC: when its last run began, also one that found nothing changed
     seconds: float = 0.0
@@ -124,6 +125,14 @@ def judged_audit(stages: dict[str, StageStatus], *, blocked: bool) -> dict[str, 
     return stages | {"audit_tokens": replace(audit, status="accepted" if accepted else "blocked")}
 
 
+def validation_told(stages: dict[str, StageStatus], *, running: bool) -> dict[str, StageStatus]:
+    """The stages; a validation that some source of the day is still `running` of has not ended, whatever the ledger knows of those before it."""
+    validation = stages.get("validate_sources", StageStatus(stage="validate_sources", status="not run"))
+    if not running or validation.status in ("refused", "failed"):
+        return stages
+    return stages | {"validate_sources": replace(validation, status=CUT_SHORT)}
+
+
 def next_step(
     ds: date,
     stages: tuple[StageStatus, ...],
@@ -149,6 +158,7 @@ def next_step(
         "refused": f"{stage.stage} was refused; mend the cause, then run it again.",
         "failed": f"{stage.stage} broke; the log of {stage.run_id} says where.",
         "not run": f"{stage.stage} comes next.",
+        CUT_SHORT: f"{stage.stage} still runs, or was cut short: then half of a delivery may be there, and it has to be run again.",
     }.get(stage.status, f"{stage.stage} ran before its input was made again.")
     if stage.stage == "encode_users" and promoted is None:
         sentence, look = "No tokenizer is promoted.", _tokenizer(ds, registered)
@@ -192,7 +202,8 @@ def run(context: Context, ds: date) -> DayStatus:
     audits = on_days(lake.read_declared(AUDITS), day).where(F.lit(version is None) | (F.col("tokenizer_version") == F.lit(version)))
     audit = audits.agg(F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")).first()
     newest = audit["newest"] if audit else None
-    stages = marked_old(judged_audit(worked, blocked=bool(newest and newest.success and newest.drift_blocked)))
+    judged = judged_audit(worked, blocked=bool(newest and newest.success and newest.drift_blocked))
+    stages = marked_old(validation_told(judged, running=any(s.gate == "running" for s in sources)))
     tokens = on_days(lake.read("user_tokens"), day).groupBy("tokenizer_version").count()
     published = tuple((row["tokenizer_version"], row["count"]) for row in tokens.orderBy("tokenizer_version").collect())
     blocked = tuple(s.source for s in sources if s.gate in ("blocked", "running"))

@@ -28,10 +28,11 @@ from jobs.context import Context
 from jobs.day_states import NOTHING, DayState, definition_hash, sum_text, summed
 from jobs.delivery_gates import BLOCKED, PASSED, announce, null_counts, refusals
 from jobs.delta_tables import Where, on_days
-from jobs.errors import BadInput, GateRefused
+from jobs.errors import BadInput, GateRefused, U2qtError
 from jobs.forgotten_ids import Key, marked, required_key
 from jobs.ledger import StageRecord, record_stage
 from jobs.raw_input import ColumnNotes, last_delivered, raw_rows, read_fault
+from jobs.source_columns import require_its_columns
 from jobs.validation_rules import checked_rows, clean_rows, quarantined_rows
 from jobs.work_units import write_tasks
 from schemas.catalog import Catalog, Source
@@ -73,6 +74,8 @@ class SourceOutcome:
 
 def run(context: Context, days: Days, *, force: bool = False) -> None:
     """Raises `BadInput` for unreadable or undelivered input, `GateRefused` (after all sources) where a gate blocked."""
+    with record_stage(context, STAGE, days, only_errors=True):
+        require_its_columns(context)
     with changed_days(context, STAGE, days, partial(describe, context), force=force) as parts:
         for part in parts:
             _run(context, part)
@@ -210,7 +213,7 @@ def naming_the_source(context: Context, source: Source, days: Days) -> Iterator[
     """A file that Spark can't read becomes `BadInput` with the source's name; one of the lakehouse's own is not the owner's fault."""
     try:
         yield
-    except BadInput:
+    except U2qtError:
         raise
     except Exception as error:
         cause = read_fault(error)

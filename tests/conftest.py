@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -39,6 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = Days(date(2024, 1, 1), date(2024, 1, 3))  # the days of the fixtures below
 TASKS = TypeAdapter(dict[str, Prepared])
 FEW_SOURCES = ("bill", "search", "profile")
+TWO_SOURCES = ("bill", "profile")
 
 
 settings.register_profile("any-machine", deadline=None)  # a busy machine is slow, not wrong
@@ -182,8 +183,17 @@ def published(spark: SparkSession, default_catalog: Catalog, simulated: Path, tm
 @pytest.fixture(scope="session")
 def published_few(spark: SparkSession, default_catalog: Catalog, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     """`published` with three of its sources, a day of which takes half as long: for tests that work days again and again."""
-    catalog = default_catalog.model_copy(update={"sources": tuple(source for source in default_catalog.sources if source.name in FEW_SOURCES)})
-    return published_lake(spark, catalog, simulated, tmp_path_factory, "published-few")
+    return published_lake(spark, only(default_catalog, FEW_SOURCES), simulated, tmp_path_factory, "published-few")
+
+
+@pytest.fixture(scope="session")
+def published_two(spark: SparkSession, default_catalog: Catalog, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """With two of them, one of events and the profile, for tests that go through every stage many times."""
+    return published_lake(spark, only(default_catalog, TWO_SOURCES), simulated, tmp_path_factory, "published-two")
+
+
+def only(catalog: Catalog, names: Sequence[str]) -> Catalog:
+    return catalog.model_copy(update={"sources": tuple(source for source in catalog.sources if source.name in names)})
 
 
 def published_lake(spark: SparkSession, catalog: Catalog, simulated: Path, factory: pytest.TempPathFactory, name: str) -> Context:

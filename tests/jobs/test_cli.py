@@ -4,15 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import cli, cli_options
+from jobs import DAILY_STAGES, cli, cli_options
 from jobs.context import Context
 from jobs.endings import INTERRUPTED
 from jobs.errors import BadInput, GateRefused, Infrastructure
+from schemas.keys import Days
 from tests.conftest import REPOSITORY
 
 
@@ -95,6 +97,18 @@ def test_questions_are_answered(published: Context, capsys: pytest.CaptureFixtur
     root = [] if arguments[0] == "catalog" else ["--root", published.lake.root]
     assert cli.call([*arguments, *root]) == 0
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("same_session")
+def test_the_cutoff_of_a_whole_day_is_its_features(ready: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that came late belong to a day that is run at once too."""
+    ran: list[tuple[str, tuple[object, ...]]] = []
+    for stage in DAILY_STAGES:
+        monkeypatch.setattr(f"jobs.{stage}.run", lambda _, *given, stage=stage, force: ran.append((stage, given)))
+    assert cli.call(["run-day", "--ds", "2024-01-01", "--cutoff", "2024-02-01T08:00:00+08:00", "--tokenizer-version", "v1", "--root", ready.lake.root]) == 0
+    day = Days(date(2024, 1, 1), date(2024, 1, 1))
+    expected = [(day,), (day, datetime(2024, 2, 1, tzinfo=UTC)), *([(day, "v1")] * 3)]
+    assert ran == list(zip(DAILY_STAGES, expected, strict=True))
 
 
 @pytest.mark.usefixtures("same_session")

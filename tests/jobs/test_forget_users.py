@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import audit_tokens, build_user_features, encode_users, forget_users, plan_days, publish_tokens, replay_quarantine, validate_sources
+from jobs import audit_tokens, build_user_features, encode_users, forget_users, ledger, plan_days, publish_tokens, replay_quarantine, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse, Where
 from jobs.errors import BadInput
@@ -349,6 +349,25 @@ def test_a_certificate_that_was_the_last_word_is_completed(planted: Context, tmp
     for field in ("certificate_id", "found", "newly_forgotten", "run_files", "days_told", "rows"):
         assert second[field] == first[field], field
     assert all(second["tables"][name]["files_deleted"] >= table["files_deleted"] for name, table in first["tables"].items())
+
+
+def test_a_removal_that_the_ledger_did_not_take_is_gone_on_with(planted: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate is there, its row is not (a full disk): the same command ends well and leaves the row."""
+    file, append = tmp_path / "same.json", ledger._append
+
+    def full(context: Context, record: ledger.StageRecord, started: datetime) -> None:
+        if record.stage == forget_users.STAGE:
+            raise ZeroDivisionError
+        append(context, record, started)
+
+    monkeypatch.setattr(ledger, "_append", full)
+    with pytest.raises(ZeroDivisionError):
+        forget_users.run(replace(planted, run_id="cut"), listed(tmp_path, *USERS), file)
+    assert file.is_file()
+    monkeypatch.undo()
+    forget_users.run(replace(planted, run_id="whole"), listed(tmp_path, *USERS), file)
+    told = planted.lake.read("runs").where("stage = 'forget_users' AND status = 'done'").collect()
+    assert [row.run_id for row in told] == ["whole"]
 
 
 def broken(*_: object, **__: object) -> None:

@@ -177,9 +177,10 @@ def test_a_lease_is_renewed_and_one_that_ran_out_commits_nothing(ready: Context,
 
 
 def test_a_folder_that_is_not_there_is_not_made_for_a_reader(context: Context) -> None:
-    """A root with a spelling mistake stays one."""
-    with held(context.lake, "sql", "a"):
-        pass
+    """A root with a spelling mistake stays one, for who wants it alone too."""
+    for exclusive in (False, True):
+        with held(context.lake, "sql", "a", exclusive=exclusive):
+            pass
     assert not Path(context.lake.root).exists()
 
 

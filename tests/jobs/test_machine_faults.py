@@ -51,6 +51,9 @@ JAVA = "An error occurred while calling o97.save.\n: org.apache.spark.SparkExcep
             "can't be read, damaged or gone at /lake/user_features/part-0.parquet",
         ),
         ("Answer from Java side is empty", "Spark's Java process has ended"),
+        ("java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext.", "Spark has lost its cluster"),
+        ("Job aborted due to stage failure: ExecutorLostFailure (executor 1 exited): worker lost", "Spark has lost its cluster"),
+        ("[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port number.", "Spark's Java process did not start"),
     ],
 )
 def test_a_fault_is_told_from_its_message(text: str, said: str) -> None:

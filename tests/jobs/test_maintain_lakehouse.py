@@ -1,5 +1,6 @@
 """Maintenance: old days go for good, small files come together, dead files go once nobody reads them, and no kept row changes."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ from jobs.day_states import summed
 from jobs.delta_tables import Where
 from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.leases import Lease
+from jobs.ledger import record_stage
 from jobs.maintain_lakehouse import Horizon
+from jobs.registered_tokenizers import find_registered
 from jobs.retention import Keep
 from jobs.show_maintenance import render
 from jobs.table_files import compact, use
@@ -280,6 +283,41 @@ def test_staged_days_that_are_not_published_stay(writable: Context) -> None:
     maintain_lakehouse.run(writable, Keep(staged_days=1))
     left = lake.read("staged_user_tokens").select("ds", "tokenizer_version").distinct().collect()
     assert {(row.ds, row.tokenizer_version) for row in left} == {(LAST, "v1"), (FIRST, "v2")}
+
+
+def test_staged_days_that_wait_for_their_publish_stay(writable: Context) -> None:
+    """Encoded anew since, they are what a gate or a person will publish."""
+    day, lake = Days(FIRST, FIRST), writable.lake
+    lake.spark.sql(f"UPDATE delta.`{lake.path('staged_user_tokens')}` SET bill_codes = array(1S) WHERE ds = '{FIRST}'")
+    with record_stage(replace(writable, run_id="repair"), encode_users.STAGE, day, version="v1") as record:
+        record.states += encode_users.states(writable, day, find_registered(writable, "v1")).values()
+    maintain_lakehouse.run(replace(writable, run_id="house"), Keep(staged_days=1))
+    assert {row.ds for row in lake.read("staged_user_tokens").select("ds").distinct().collect()} == {FIRST, LAST}
+
+
+@pytest.mark.parametrize("days", [50_000, 999_999_999])
+def test_more_days_than_there_ever_were_keep_all(writable: Context, days: int) -> None:
+    """A number that means for ever."""
+    keep = Keep(source_days=days, feature_days=days, staged_days=days, token_days=days)
+    assert maintain_lakehouse.run(writable, keep, dry_run=True).removed == []
+
+
+def test_a_reader_older_than_delta_s_memory_keeps_every_file(writable: Context, reader: subprocess.Popen[bytes]) -> None:
+    """What Delta removed longer ago it takes for a stray file, and deletes it whatever hours it is given."""
+    deleted(writable)
+    path = writable.lake.path("user_tokens")
+    writable.spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.deletedFileRetentionDuration' = 'interval 0 hours')")  # as after a week
+    files = sorted(Path(path.removeprefix("file://")).rglob("*.parquet"))
+    assert files
+    for file in files:
+        os.utime(file, (0, 0))
+    lease = lease_of(reader, writable)
+    leases._write(writable.lake.own_folder("leases"), replace(lease, started_at=lease.started_at - timedelta(days=8)))
+    done = maintain_lakehouse.run(writable)
+    assert [file for file in files if not file.exists()] == []
+    assert str(done.horizon).startswith("all replaced files are kept: `sql` (run theirs")
+    with pytest.raises(BadInput, match="--retain-hours 169: expected at most 168"):
+        maintain_lakehouse.run(writable, retain_hours=169)
 
 
 def test_nothing_goes_where_nothing_is_published(ready: Context) -> None:

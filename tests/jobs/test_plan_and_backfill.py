@@ -25,9 +25,9 @@ ON_TIME = datetime(2023, 1, 1, tzinfo=UTC)  # no row is late by then
 
 
 @pytest.fixture
-def published(published_few: Context) -> Context:
-    """Three sources are enough here, and half the time."""
-    return published_few
+def published(published_two: Context) -> Context:
+    """Two sources are enough here, and a third of the time."""
+    return published_two
 
 
 def due(context: Context, days: Days = DAYS, version: str | None = None, cutoff: datetime | None = ON_TIME) -> list[tuple[date, str, str]]:
@@ -59,12 +59,23 @@ def test_a_day_never_run_needs_every_stage(writable: Context) -> None:
 
 def test_changed_rows_definitions_and_failures_are_named(writable: Context) -> None:
     """Each on the day and stage where it is; a comment is no change."""
-    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('source_search')}` WHERE ds = '2024-01-02'").collect()
-    assert due(writable)[0] == (SECOND, "build_user_features", "rows changed in search")
+    writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path('source_bill')}` WHERE ds = '2024-01-02'").collect()
+    assert due(writable)[0] == (SECOND, "build_user_features", "rows changed in bill")
     assert {ds for ds, _, _ in due(writable)} == {SECOND}
     bill, *others = writable.catalog.sources
     catalog = writable.catalog.model_copy(update={"sources": (bill.model_copy(update={"template": "{product}"}), *others)})
     assert {reason for _, stage, reason in due(replace(writable, catalog=catalog)) if stage == "build_user_features"} == {"definition changed"}
+
+
+def test_a_look_at_several_days_that_fails_counts_against_none(writable: Context) -> None:
+    """A wrong --input: nothing was worked on. Asked for one day, it is that day's."""
+    lost = replace(writable, input_root="/nowhere", run_id="lost")
+    with pytest.raises(BadInput, match="nothing delivered at /nowhere"):
+        validate_sources.run(lost, DAYS)
+    assert due(writable) == []
+    with pytest.raises(BadInput):
+        validate_sources.run(lost, Days(SECOND, SECOND))
+    assert due(writable)[0] == (SECOND, "validate_sources", "was refused")
 
 
 def test_history_is_encoded_again_only_for_a_version_that_is_named(writable: Context) -> None:

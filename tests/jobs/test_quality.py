@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs import quality
-from jobs.errors import BadInput
+from jobs.errors import BadInput, Infrastructure
 
 LAYOUT: dict[str, Any] = {
     "sources": [
@@ -112,6 +112,14 @@ def test_a_rule_that_can_not_run_fails(spark: SparkSession) -> None:
     suite = quality.load_suite('{"name": "s", "expectations": [{"name": "r", "where": "nope = 1"}]}', "s.json")
     result = quality.evaluate(spark.range(1).toDF("id"), suite)
     assert (result.success, result.failures[0].cause) == (False, "could not be evaluated")
+
+
+def test_a_machine_that_fails_under_a_rule_judges_nothing(spark: SparkSession) -> None:
+    """GX catches every exception; the data has done nothing wrong, and a repetition may find it right."""
+    full = "raise_error('java.io.IOException: No space left on device')"
+    rows = two_rows(spark, TOKEN, a_codes=f"if(user_id = 'u2', CAST({full} AS array<smallint>), a_codes)")
+    with pytest.raises(Infrastructure, match="disk full"):
+        quality.evaluate(rows, quality.packaged_suite("user_tokens.json", LAYOUT, rows=2))
 
 
 def test_an_expectation_that_gx_drops_fails_closed(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
@@ -17,7 +18,7 @@ from jobs.changed_days import being_validated, is_being_validated
 from jobs.context import Context
 from jobs.day_states import sums_by_day
 from jobs.delta_tables import Lakehouse
-from jobs.errors import BadInput, GateRefused
+from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.label_input import published_repairs
 from jobs.ledger import record_stage
 from schemas.catalog import Catalog, Source
@@ -32,9 +33,9 @@ STAGES = (validate_sources, build_user_features, encode_users, audit_tokens, pub
 
 
 @pytest.fixture
-def published(published_few: Context) -> Context:
-    """Three sources are enough here, and half the time."""
-    return published_few
+def published(published_two: Context) -> Context:
+    """Two sources are enough here, and a third of the time."""
+    return published_two
 
 
 def run_day(context: Context, days: Days, cutoff: datetime | None = None, *, force: bool = False) -> None:
@@ -291,6 +292,10 @@ def test_a_cutoff_speaks_for_late_rows_alone(fed_late: Context) -> None:
         pass  # of the delivery with the late rows
     build_user_features.run(fed_late, SECOND, MUCH_LATER, force=True)
     assert noted_rewritten(fed_late)
+    runs = fed_late.lake.path("runs")
+    for seconds, among in ((1.0, False), (1e9, True)):  # begun before the build that was published, and ended before it or after it
+        fed_late.spark.sql(f"UPDATE delta.`{runs}` SET started_at = '2001-01-01', seconds = {seconds} WHERE stage = 'replay_quarantine'")
+        assert (SECOND.first in available_rows.rewritten(fed_late, SECOND, MUCH_LATER, {})) is among, seconds
     fed_late.spark.sql(f"DELETE FROM delta.`{fed_late.lake.path('runs')}` WHERE stage IN ('replay_quarantine', 'publish_tokens')")
     build_user_features.run(fed_late, SECOND, MUCH_LATER, force=True)
     assert noted_rewritten(fed_late)
@@ -345,6 +350,37 @@ def test_a_build_that_failed_loses_no_repair(fed_late: Context, monkeypatch: pyt
     monkeypatch.undo()
     build_user_features.run(replace(fed_late, run_id="again"), SECOND)
     assert features_of_the_second(fed_late) == rows
+
+
+def test_features_whose_build_lost_its_ledger_row_are_encoded_where_they_are_what_an_earlier_one_left(writable: Context) -> None:
+    """Told by their sums, for the run that wrote them is in no ledger; of other rows nothing is known."""
+    build_user_features.run(replace(writable, run_id="lost"), SECOND, force=True)
+    ledger = writable.lake.path("runs")
+    writable.spark.sql(f"DELETE FROM delta.`{ledger}` WHERE run_id = 'lost'")
+    encode_users.run(replace(writable, run_id="next"), SECOND, "v1", force=True)
+    features = writable.lake.path("user_features")
+    writable.spark.sql(f"UPDATE delta.`{features}` SET row_hash = row_hash + 1 WHERE ds = '2024-01-02'")
+    with pytest.raises(GateRefused, match="its rows are of a build that did not end well"):
+        encode_users.run(replace(writable, run_id="third"), SECOND, "v1", force=True)
+
+
+def test_a_damaged_page_of_features_is_the_machine_s_fault_in_a_worker_too(writable: Context) -> None:
+    """A footer that is whole over pages that are not: Petastorm finds it, in a Python worker."""
+    for file in Path(writable.lake.path("user_features").removeprefix("file://"), "ds=2024-01-02").glob("*.parquet"):
+        spoil(file, "profile_values")
+    with pytest.raises(Infrastructure, match=r"a stored file can't be read, damaged or gone at .*/user_features/ds=2024-01-02/") as caught:
+        encode_users.run(writable, SECOND, "v1", force=True)
+    assert "StreamError" in str(caught.value.__cause__)
+
+
+def spoil(file: Path, column: str) -> None:
+    """The pages of one column, with Hadoop's checksum of the file gone."""
+    content, group = bytearray(file.read_bytes()), pq.ParquetFile(file).metadata.row_group(0)
+    chunk = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema.split(".")[0] == column)
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[begin : begin + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    file.write_bytes(content)
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
 
 
 def test_a_validation_that_was_killed_lets_nothing_be_built(published: Context, fed_late: Context) -> None:

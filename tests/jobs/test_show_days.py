@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs import show_days, show_status, write_report
+from jobs import DAILY_STAGES, show_days, show_status, write_report
 from jobs.context import Context
 from jobs.errors import BadInput
 from jobs.ledger import RUNS_SCHEMA
@@ -81,6 +81,20 @@ def test_the_first_trouble_is_shown_and_a_gap_is_missing(ready: Context) -> None
     ]
     assert [write_report.day_bar(line).state for line in lines] == ["missing", "refused", "missing", "missing"]
     assert "missing" in printed(lines)
+
+
+def test_a_validation_that_did_not_end_is_shown_over_a_published_day(ready: Context) -> None:
+    """Killed, it has no row in the ledger; its sources are `running`. One that was refused says so itself."""
+    rows = [("bill", DS, "d", 4, 4, 0, 0, "passed", "r", None, None), ("search", DS, "e", 4, 4, 0, 0, "running", "r", None, None)]
+    ready.lake.append("deliveries", ready.spark.createDataFrame(rows, ready.lake.read("deliveries").schema).coalesce(1), {})
+    (line,) = ledger(ready, *(ran(name, DS, DS, minute) for minute, name in enumerate(DAILY_STAGES)))
+    assert (line.stage, line.status) == ("validate_sources", "not ended")
+    assert "not ended" in printed((line,))
+    step = show_status.run(ready, DS).next
+    assert "was cut short" in step.sentence
+    assert step.commands == ("u2qt validate --ds 2026-01-14",)
+    (line,) = ledger(ready, ran("validate_sources", DS, DS, 9, "refused"))
+    assert line.status == "refused"
 
 
 def test_a_removal_of_users_changes_their_number_and_no_stage(ready: Context) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import Row, SparkSession
 
-from jobs import build_user_features, init_lakehouse, replay_quarantine, validate_sources
+from jobs import build_user_features, init_lakehouse, raw_input, replay_quarantine, validate_sources
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
-from jobs.errors import BadInput, GateRefused
+from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.ledger_rows import column_lines
 from jobs.raw_input import last_delivered
 from schemas.catalog import Catalog, CatalogHeader, Source
@@ -164,6 +165,72 @@ def test_a_column_gained_in_some_files_of_a_day_is_noted(shop: Context) -> None:
     delivery, noted = outcomes(context)
     assert (delivery.clean, delivery.quarantined, noted) == (7, 1, ("visits, undeclared columns coupon",))
     assert [row.raw["coupon"] for row in context.lake.read("quarantine_visits").collect()] == ["spring"]
+
+
+def test_files_of_a_day_that_need_no_judging_are_read(shop: Context) -> None:
+    """An empty file has no columns to lack; a declared `mergeSchema` says that files may differ."""
+    context = deliver(shop, "parquet", rows())
+    folder = Path(shop.input_root) / "visits" / str(DAY.first)
+    (folder / "part-1.parquet").write_bytes(b"")
+    validate_sources.run(context, DAY)
+    assert outcomes(context)[0].clean == 4
+    pq.write_table(pa.Table.from_pylist([row | {"visit": f"w{row['visit']}"} for row in without(rows(), "stay")]), folder / "part-1.parquet")
+    (source,) = context.catalog.sources
+    declared = source.model_copy(update={"input": source.input.model_copy(update={"options": {"mergeSchema": "true"}})})
+    validate_sources.run(replace(context, catalog=context.catalog.model_copy(update={"sources": (declared,)})), DAY)
+    assert outcomes(context)[0].clean == 8
+    assert context.lake.read("source_visits").where("stay IS NULL").count() == 4
+
+
+def test_a_column_gained_beside_types_that_spark_merges_into_no_schema_is_noted(shop: Context) -> None:
+    """The rows are read all the same: a narrower number is widened while it is read."""
+    context = deliver(shop, "parquet", rows())
+    more = pa.Table.from_pylist([{**row, "visit": f"w{i}", "coupon": "spring"} for i, row in enumerate(rows())])
+    narrow = more.set_column(more.schema.get_field_index("stay"), "stay", more["stay"].cast(pa.int32()))
+    pq.write_table(narrow, Path(shop.input_root) / "visits" / str(DAY.first) / "part-1.parquet")
+    validate_sources.run(context, DAY)
+    delivery, noted = outcomes(context)
+    assert (delivery.clean, noted) == (8, ("visits, undeclared columns coupon",))
+
+
+def test_a_machine_that_can_t_read_footers_is_no_fault_of_the_input(shop: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner is not asked to deliver again."""
+    context = deliver(shop, "parquet", rows())
+    folder = Path(shop.input_root) / "visits" / str(DAY.first)
+    shutil.copy(folder / "part-0.parquet", folder / "part-1.parquet")
+
+    def failing(*_: object) -> None:
+        raise PySparkException("java.io.FileNotFoundException: part-1.parquet (Too many open files)")
+
+    monkeypatch.setattr(raw_input, "_footer_columns", failing)
+    with pytest.raises(Infrastructure, match="too many open files"):
+        validate_sources.run(context, DAY)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ([*COLUMNS, {"name": "coupon", "type": "string", "comment": "Coupon."}], r"found no further column, expected column coupon string as catalog shop"),
+        (COLUMNS[:2], r"found column stay bigint, expected no further column"),
+        ([*COLUMNS[:2], COLUMNS[2] | {"type": "double"}], r"found column stay bigint, expected column stay double"),
+    ],
+)
+def test_a_catalog_with_other_columns_is_refused_before_anything_is_written(shop: Context, columns: list[dict[str, object]], said: str) -> None:
+    """A lakehouse's columns are those of the catalog that it was made with; a validated day stays validated."""
+    context = deliver(shop, "csv", [row | {"coupon": "spring"} for row in rows()])
+    validate_sources.run(context, DAY)
+    (source,) = context.catalog.sources
+    other = Source.model_validate(source.model_dump(by_alias=True) | {"columns": columns, "template": "{page}"})
+    changed = replace(context, catalog=context.catalog.model_copy(update={"sources": (other,)}), run_id="changed")
+    for refused in (
+        lambda: validate_sources.run(changed, DAY),
+        lambda: build_user_features.run(changed, DAY),
+        lambda: replay_quarantine.run(changed, "visits-2026-03-01"),
+        lambda: init_lakehouse.run(changed),
+    ):
+        with pytest.raises(BadInput, match=said):
+            refused()
+    assert outcomes(context)[0].gate == "passed"
 
 
 def test_a_field_renamed_in_case_alone_stops_the_day(shop: Context) -> None:
