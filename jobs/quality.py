@@ -221,12 +221,12 @@ def _validate(rows: DataFrame, name: str, expectations: Sequence[Expectation], r
 
 
 def _require_machine(exception_info: Mapping[str, Any]) -> None:
-    """Raises `Infrastructure` where an expectation failed for the machine's sake: GX catches every exception, and nothing was judged then."""
+    """Raises what GX caught where an expectation failed for the machine's sake: nothing was judged then, and the stage says what the machine lacks."""
     parts = [part for part in (exception_info, *exception_info.values()) if isinstance(part, Mapping)]
     text = "\n".join(str(part[name]) for part in parts for name in ("exception_message", "exception_traceback") if name in part)
-    fault = infrastructure_of(RuntimeError(text))
-    if fault is not None:
-        raise fault
+    caught = RuntimeError(text)
+    if infrastructure_of(caught) is not None:
+        raise caught
 
 
 def _raised(verdict: Mapping[str, Any]) -> bool:

@@ -12,8 +12,8 @@ from datetime import date
 from pyspark.sql import functions as F
 
 from jobs.context import Context
-from jobs.day_states import last_done, runs_of_days
-from jobs.delta_tables import Where
+from jobs.day_states import last_done, runs_of_days, sums_by_day, tokens_hash
+from jobs.delta_tables import Where, on_days
 from jobs.errors import BadInput
 from jobs.promote_tokenizer import TRAILING, published_days
 from jobs.registered_tokenizers import promoted_version
@@ -125,10 +125,12 @@ def _of_stage(context: Context, through: date) -> Removal:
 
 
 def _published_as_staged(context: Context, version: str, days: Set[date]) -> set[date]:
-    """Those of `days` whose rows were not encoded anew since their last publish: a publish would still need them."""
+    """Those of `days` whose staged rows are those of their last publish; others are still to be published."""
     span = Days(min(days), max(days))
-    encoded, published = (last_done(context, stage, span, version) for stage in ("encode_users", "publish_tokens"))
-    return {ds for ds in days if ds not in encoded or (ds in published and published[ds].inputs.get(STAGED) == encoded[ds].outputs.get(STAGED))}
+    rows = on_days(context.lake.read(STAGED), span).where(F.col("tokenizer_version") == F.lit(version))
+    now = sums_by_day(rows.select("ds", tokens_hash([source.name for source in context.catalog.sources]).alias("row_hash")), span)
+    published = last_done(context, "publish_tokens", span, version)
+    return {ds for ds in days if ds in published and published[ds].inputs.get(STAGED) == now[ds]}
 
 
 def _version_days(context: Context, table: str, through: date) -> set[tuple[str, date]]:

@@ -19,13 +19,13 @@ from jobs.delivery_gates import RUNNING
 from jobs.delta_tables import on_days
 from jobs.ledger_rows import drift_counts, of_version
 from jobs.registered_tokenizers import promoted_version
-from jobs.show_status import COLOURS, OLD, THROUGH, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status, validation_told
+from jobs.show_status import COLOURS, CUT_SHORT, OLD, THROUGH, VERBS, StageStatus, judged_audit, last_rows, marked_old, stage_status, validation_told
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
 SHOWN = 30
 MISSING = "missing"  # no stage of the day was run
-TROUBLED = ("refused", "failed", "blocked")
+TROUBLED = ("refused", "failed", "blocked", CUT_SHORT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

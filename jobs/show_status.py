@@ -94,11 +94,15 @@ class DayStatus:
 
 
 def last_rows(runs: DataFrame, *by: str) -> DataFrame:
-    """The ledger's newest row of every stage (and of each of `by`) that did something, and when it was last looked at."""
+    """The ledger's newest row of every stage (and of each of `by`) that did something, and when it was last looked at.
+
+    A look at several days that failed did nothing, and says nothing of any one of them.
+    """
     started = F.date_format("started_at", "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("started")
     row = F.struct("status", "seconds", "rows", "run_id", "detail", days_worked(), started)
     order = F.struct("started_at", "run_id")
-    worked = F.max_by(row, F.when(F.col("status") != "skipped", order)).alias("last")
+    of_no_day = F.coalesce(F.exists("states", lambda state: state["ds"].isNull()), F.lit(False))
+    worked = F.max_by(row, F.when((F.col("status") != "skipped") & ~of_no_day, order)).alias("last")
     checked = F.date_format(F.max("started_at"), "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("checked")
     return runs.groupBy(*by, "stage").agg(worked, checked).where(F.col("last").isNotNull()).select(*by, "stage", "last.*", "checked")
 

@@ -33,9 +33,7 @@ from jobs.day_states import summed
 from jobs.delta_tables import Where
 from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.leases import Lease
-from jobs.ledger import record_stage
 from jobs.maintain_lakehouse import Horizon
-from jobs.registered_tokenizers import find_registered
 from jobs.retention import Keep
 from jobs.show_maintenance import render
 from jobs.table_files import compact, use
@@ -287,10 +285,8 @@ def test_staged_days_that_are_not_published_stay(writable: Context) -> None:
 
 def test_staged_days_that_wait_for_their_publish_stay(writable: Context) -> None:
     """Encoded anew since, they are what a gate or a person will publish."""
-    day, lake = Days(FIRST, FIRST), writable.lake
+    lake = writable.lake
     lake.spark.sql(f"UPDATE delta.`{lake.path('staged_user_tokens')}` SET bill_codes = array(1S) WHERE ds = '{FIRST}'")
-    with record_stage(replace(writable, run_id="repair"), encode_users.STAGE, day, version="v1") as record:
-        record.states += encode_users.states(writable, day, find_registered(writable, "v1")).values()
     maintain_lakehouse.run(replace(writable, run_id="house"), Keep(staged_days=1))
     assert {row.ds for row in lake.read("staged_user_tokens").select("ds").distinct().collect()} == {FIRST, LAST}
 

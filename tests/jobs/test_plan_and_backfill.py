@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 import pytest
 from pyspark.sql import functions as F
 
-from jobs import DAILY_STAGES, backfill_days, build_user_features, delivery_gates, encode_users, plan_days, validate_sources
+from jobs import DAILY_STAGES, backfill_days, build_user_features, delivery_gates, encode_users, plan_days, show_days, validate_sources
 from jobs.backfill_days import Chunk, chunks
 from jobs.context import Context
 from jobs.delta_tables import Lakehouse
@@ -73,9 +73,11 @@ def test_a_look_at_several_days_that_fails_counts_against_none(writable: Context
     with pytest.raises(BadInput, match="nothing delivered at /nowhere"):
         validate_sources.run(lost, DAYS)
     assert due(writable) == []
+    assert {(line.stage, line.status) for line in show_days.run(writable)} == {("publish_tokens", "done")}
     with pytest.raises(BadInput):
         validate_sources.run(lost, Days(SECOND, SECOND))
     assert due(writable)[0] == (SECOND, "validate_sources", "was refused")
+    assert [line.status for line in show_days.run(writable)] == ["done", "refused", "done"]
 
 
 def test_history_is_encoded_again_only_for_a_version_that_is_named(writable: Context) -> None:
