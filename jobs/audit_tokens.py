@@ -63,7 +63,7 @@ def run(context: Context, days: Days, version: str | None = None, *, force: bool
                     record.status = "skipped"
                     record.notes["skipped"] = f"a person published these very rows: {accepted[ds]}"
             for rest in runs_of_days({*part} - {*accepted}):
-                _run(context, rest, registered)
+                _run(context, rest, registered, force=force)
 
 
 def states_now(context: Context, days: Days, registered: Registered) -> dict[date, DayState]:
@@ -97,7 +97,7 @@ def gate_definition(context: Context, registered: Registered) -> str:
     return definition_hash(suite.suite_hash, context.catalog.drift.model_dump(mode="json"))
 
 
-def _run(context: Context, days: Days, registered: Registered) -> None:
+def _run(context: Context, days: Days, registered: Registered, *, force: bool) -> None:
     with record_stage(context, STAGE, days, version=registered.version) as record:
         for table in ("staged_user_tokens", "user_features", "user_tokens", "deliveries"):
             record.read[table] = context.lake.version(table)
@@ -120,17 +120,20 @@ def _run(context: Context, days: Days, registered: Registered) -> None:
         refused = f"staged_user_tokens version {record.read['staged_user_tokens']}, {days}, tokenizer {registered.version}: not published"
         if failures:
             raise GateRefused("\n".join([refused, *failures]))
-        blocked = [line for day in drift.values() if day.blocking for line in _blocked(day, registered)]
+        blocking = {ds for ds, day in drift.items() if day.blocking}
+        accepted = accepted_days(context, days, registered) if blocking and not force else {}  # the same rows, staged again in other files
+        blocked = [line for ds, day in drift.items() if ds in blocking - {*accepted} for line in _blocked(day, registered)]
         if blocked:
             raise GateRefused("\n".join([refused, *blocked]))
-        record.states += _states(context, days, registered, feature_sums, record.read["staged_user_tokens"]).values()
+        states = _states(context, days, registered, feature_sums, record.read["staged_user_tokens"])
+        record.states += [state for ds, state in states.items() if ds not in blocking]
 
 
 def _require_encoded(context: Context, empty: set[date], registered: Registered) -> None:
     """A day without staged rows is an empty one only where the ledger has it encoded."""
     never = empty - {*last_done(context, "encode_users", Days(min(empty), max(empty)), registered.version)} if empty else empty
     for days in runs_of_days(never):
-        raise BadInput(f"staged_user_tokens, {days}, {registered.version}: no rows and never encoded; run `u2qt encode` for it first")
+        raise BadInput(f"staged_user_tokens, {days}, {registered.version}: no rows and never encoded; run `u2qt encode` for it first, under this version")
 
 
 def _drift(context: Context, days: Days, registered: Registered, staged: DataFrame, record: StageRecord) -> dict[date, DayDrift]:
@@ -173,7 +176,8 @@ def _measured(
 
 
 def _blocked(day: DayDrift, registered: Registered) -> list[str]:
-    way_out = f"look at `u2qt report --ds {day.ds} --tokenizer-version {registered.version}`; if the day is right: `u2qt publish --ds {day.ds} --accept REASON`"
+    way_out = f"look at `u2qt report --ds {day.ds} --tokenizer-version {registered.version}`; if the day is right: "
+    way_out += f"`u2qt publish --ds {day.ds} --tokenizer-version {registered.version} --accept REASON`"
     return [f"{day.ds}, not like the {len(day.compared_with)} days before it: {line}" for line in day.blocking] + [way_out]
 
 

@@ -3,9 +3,11 @@
 import functools
 import inspect
 import json
+import os
 import re
+import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,6 +67,16 @@ console = Console(highlight=False, markup=False)  # what is printed comes from o
 def say(text: str) -> None:
     """One line, as it is: not wrapped to the terminal, so that paths can be copied and output parsed."""
     console.print(text, soft_wrap=True, markup=False)
+
+
+def write_pieces(pieces: Iterable[str]) -> None:
+    """To standard output, until there are no more or its reader (`| head`) has had enough: that is no error."""
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere when Python ends
 
 
 def days_of(ds: str | None, first: str | None, last: str | None) -> Days:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli_options import MOST_ROWS, Alone, Version, console, days_of, print_run, say, with_spark
+from jobs.cli_options import MOST_ROWS, Alone, Version, console, days_of, print_run, say, with_spark, write_pieces
 from jobs.errors import BadInput
 from schemas import keys
 
@@ -159,8 +159,7 @@ def sql(
     from jobs import create_views, query_sql
 
     create_views.run(context)
-    for piece in query_sql.render(query_sql.run(context, statement), format, limit):  # type: ignore[arg-type]
-        sys.stdout.write(piece)
+    write_pieces(query_sql.render(query_sql.run(context, statement), format, limit))  # type: ignore[arg-type]
 
 
 @app.command()

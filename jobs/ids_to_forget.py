@@ -14,6 +14,8 @@ from pyspark.sql.types import BinaryType, IntegralType, StringType
 
 from jobs.errors import BadInput
 from jobs.forgotten_ids import plain
+from jobs.machine_faults import infrastructure_of
+from jobs.raw_input import read_fault
 
 COLUMN = "user_id"
 CHUNK = 1 << 20
@@ -31,6 +33,8 @@ def read_ids(spark: SparkSession, users: Path) -> DataFrame:
         values = _values(spark, users)
         ids = values.select(plain(F.col(COLUMN)).alias(COLUMN)).where(F.col(COLUMN).isNotNull()).distinct().localCheckpoint()
     except (PySparkException, Py4JJavaError) as error:
+        if read_fault(error) is None and infrastructure_of(error) is not None:
+            raise
         raise BadInput(f"--users {users}: can't be read ({type(error).__name__}); {EXPECTED}") from None
     if ids.isEmpty():
         raise BadInput(f"--users {users}: found no id; {EXPECTED}")

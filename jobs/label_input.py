@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 from jobs.context import Context
 from jobs.errors import BadInput
 from jobs.ledger import StageRecord
+from jobs.machine_faults import infrastructure_of
 from jobs.point_in_time import day_of, label_moment, quoted
 from jobs.raw_input import read_fault
 from schemas import keys as identifiers
@@ -55,6 +56,8 @@ def read_labels(context: Context, labels: str, at: str | None) -> DataFrame:
     except (PySparkException, Py4JJavaError) as error:
         if RAGGED in str(error):
             raise _ragged(labels) from None
+        if read_fault(error) is None and infrastructure_of(error) is not None:
+            raise
         hint = NANOSECONDS if "NANOS" in str(error) else ""
         raise BadInput(f"labels {labels}: can't be read ({first_line(error)}), expected a table, a .csv file with a header, or Parquet{hint}") from None
 

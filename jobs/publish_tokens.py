@@ -193,7 +193,7 @@ def _require_unchanged(context: Context, days: Days, registered: Registered, aud
         if audit.staged_files != files[audit.ds]:
             raise GateRefused(
                 f"publish {audit.ds}, {registered.version}: staged again (version {current}) since the audit of version "
-                f"{audit.staged_version}; run `u2qt audit --ds {audit.ds}`"
+                f"{audit.staged_version}; run `u2qt audit --ds {audit.ds} --tokenizer-version {registered.version}`"
             )
     return current
 

@@ -43,7 +43,7 @@ QUERY_NODES = frozenset(
 )
 READING_COMMANDS = ("Show", "Describe")
 CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]*\]")  # Spark's name of an error, at the head of its message
-CALLERS_FAULT = ("0A", "21", "22", "42", "P0")  # SQLSTATE classes: unsupported, cardinality, data, syntax or name, raised by the statement
+CALLERS_FAULT = ("07", "0A", "21", "22", "23", "42", "46", "54", "P0")  # SQLSTATE classes: of the statement or its data, such as syntax, a name, a limit
 
 
 def run(context: Context, text: str) -> DataFrame:

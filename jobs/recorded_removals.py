@@ -5,8 +5,8 @@ A day that was not as its last run had left it stays so. Audits are carried over
 exactly the staged files: what held for all rows of a day holds for those that are left. So does a person's reason to publish a day.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from pyspark.sql import functions as F
@@ -19,12 +19,13 @@ from jobs.delta_tables import Where, on_days
 from jobs.gate_release import accepted_days, newest_audits
 from jobs.ledger import record_stage
 from jobs.registered_tokenizers import all_registered
-from jobs.staged_files import staged_files
+from jobs.staged_files import NO_FILES, staged_files
 from schemas.audits import AUDITS
 from schemas.keys import Days
 
 States = dict[date, DayState]
 Look = Callable[[Days, States], States]
+STAGED = "staged_user_tokens"
 WHY = "rows of forgotten users are gone; the day stands on the others as before"
 
 
@@ -84,10 +85,27 @@ def _looks(context: Context) -> dict[tuple[str, str | None], Look]:
     }
     for registered in all_registered(context):
         version = registered.version
-        looks[encode_users.STAGE, version] = lambda days, _, r=registered: encode_users.states(context, days, r)  # type: ignore[misc]
-        looks[audit_tokens.STAGE, version] = lambda days, _, r=registered: audit_tokens.states_now(context, days, r)  # type: ignore[misc]
-        looks[publish_tokens.STAGE, version] = lambda days, _, r=registered: publish_tokens.states(context, days, r)  # type: ignore[misc]
+        for stage, now in (
+            (encode_users.STAGE, encode_users.states),
+            (audit_tokens.STAGE, audit_tokens.states_now),
+            (publish_tokens.STAGE, publish_tokens.states),
+        ):
+            looks[stage, version] = lambda days, known, r=registered, now=now: _with_stage(context, r.version, now(context, days, r), known)  # type: ignore[misc]
     return looks
+
+
+def _with_stage(context: Context, version: str, now: States, known: States) -> States:
+    """Staged rows that a retention took say nothing of a day: they count as they were recorded."""
+
+    def kept(found: Mapping[str, str], recorded: Mapping[str, str]) -> dict[str, str]:
+        return {name: recorded.get(name, text) if name == STAGED else text for name, text in found.items()}
+
+    current = context.lake.version(STAGED)
+    gone = {ds for part in runs_of_days(now) for ds, files in staged_files(context, part, version, current).items() if files == NO_FILES}
+    return {
+        ds: replace(state, inputs=kept(state.inputs, known[ds].inputs), outputs=kept(state.outputs, known[ds].outputs)) if ds in gone else state
+        for ds, state in now.items()
+    }
 
 
 def _raw_sums(days: Days, known: States) -> dict[str, dict[date, str]]:
@@ -110,14 +128,14 @@ def _carry_audits(context: Context, days: list[date], version: str) -> None:
     """The last audit of each day, of the stage as it is now."""
     if not days:
         return
-    current = context.lake.version("staged_user_tokens")
+    current = context.lake.version(STAGED)
     rows = dict.fromkeys(days, 0)
-    for file in context.lake.active_files("staged_user_tokens", current, Where(days=Days(days[0], days[-1]), equals=(("tokenizer_version", version),))):
+    for file in context.lake.active_files(STAGED, current, Where(days=Days(days[0], days[-1]), equals=(("tokenizer_version", version),))):
         ds = date.fromisoformat(file.partition["ds"])
         rows[ds] = rows.get(ds, 0) + file.rows
     files = staged_files(context, Days(days[0], days[-1]), version, current)
     audits = on_days(context.lake.read_declared(AUDITS), Days(days[0], days[-1])).where(F.col("tokenizer_version") == version)
-    last = newest_audits(audits.where(F.col("ds").isin(days)))
+    last = newest_audits(audits.where(F.col("ds").isin([ds for ds in days if files[ds] != NO_FILES])))  # of an empty stage an audit says nothing new
     changes = {"staged_version": current, "audited_at": datetime.now(UTC), "run_id": context.run_id}
     carried = [row.asDict() | changes | {"rows": rows[row.ds], "staged_files": files[row.ds]} for row in last]
     context.lake.append("audits", context.lake.frame(AUDITS, carried), {"run_id": context.run_id, "stage": audit_tokens.STAGE, "carried": WHY})

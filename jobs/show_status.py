@@ -145,8 +145,9 @@ def next_step(
     published: tuple[tuple[str, int], ...] = (),
     registered: tuple[str, ...] = (),
     promoted: str | None = None,
+    version: str | None = None,
 ) -> Next:
-    """The first stage that stands in the way decides; a day that is through is shown to people."""
+    """The first stage that stands in the way decides; a day that is through is shown to people. `version`: that the audit was of."""
     if all(stage.status == "not run" for stage in stages):
         verb = "run-day" if promoted else "validate"
         return Next(sentence="Nothing of this day was run.", commands=(f"u2qt {verb} --ds {ds}",))
@@ -154,7 +155,8 @@ def next_step(
     if stage is None:
         return _through(ds, published, promoted)
     if stage.status == "blocked":
-        commands = (f"u2qt report --ds {ds} --out {ds}.html", f"u2qt publish --ds {ds} --accept REASON")
+        of = f" --tokenizer-version {version}" if version not in (None, promoted) else ""
+        commands = (f"u2qt report --ds {ds}{of} --out {ds}.html", f"u2qt publish --ds {ds}{of} --accept REASON")
         return Next(sentence="The day is unlike the days before it; mend the cause, or release it.", commands=commands, why=stage.error)
     look: tuple[str, ...] = ()
     again = f"u2qt {VERBS[stage.stage]} --ds {ds}"
@@ -204,14 +206,16 @@ def run(context: Context, ds: date) -> DayStatus:
     if not {*worked} & {*TOKEN_STAGES}:  # of another version's day there is at least that
         worked, version = _stages(ran), None
     audits = on_days(lake.read_declared(AUDITS), day).where(F.lit(version is None) | (F.col("tokenizer_version") == F.lit(version)))
-    audit = audits.agg(F.max_by(F.struct("success", "drift", "drift_blocked"), "audited_at").alias("newest")).first()
+    audit = audits.agg(F.max_by(F.struct("success", "drift", "drift_blocked", "tokenizer_version"), "audited_at").alias("newest")).first()
     newest = audit["newest"] if audit else None
     judged = judged_audit(worked, blocked=bool(newest and newest.success and newest.drift_blocked))
     stages = marked_old(validation_told(judged, running=any(s.gate == "running" for s in sources)))
     tokens = on_days(lake.read("user_tokens"), day).groupBy("tokenizer_version").count()
     published = tuple((row["tokenizer_version"], row["count"]) for row in tokens.orderBy("tokenizer_version").collect())
     blocked = tuple(s.source for s in sources if s.gate in ("blocked", "running"))
-    step = next_step(ds, stages, blocked=blocked, published=published, registered=registered, promoted=promoted)
+    step = next_step(
+        ds, stages, blocked=blocked, published=published, registered=registered, promoted=promoted, version=newest.tokenizer_version if newest else None
+    )
     return DayStatus(
         ds=ds,
         sources=sources,

@@ -21,6 +21,7 @@ from schemas.errors import IdentifierError
 from schemas.passwords import SECRET_KEY, has_password
 
 RESERVED = frozenset({"user_id", "event_time", "available_time", "ds", "delivered_ds", "delivery_id", "run_id", "reasons", "raw", "row_hash"})
+COUNTED = frozenset({"user_id", "users", "ds"})  # beside a number per source
 NOT_IN_PATHS = frozenset("#*?[]{}\\")  # Petastorm's, Hadoop's and Spark's own signs
 LONGEST_PATH, LONGEST_TEXT = 2048, 255
 OWN_OPTIONS = frozenset({"path", "paths", "basepath", "mode", "columnnameofcorruptrecord"})
@@ -217,6 +218,8 @@ class Source(Declaration):
         duplicates = sorted({n for n in names if names.count(n) > 1})
         if duplicates:
             raise ValueError(f"columns: {', '.join(duplicates)} once each")
+        if self.name in COUNTED:
+            raise ValueError(f"name: {self.name}: a name that U2QT does not count by itself ({', '.join(sorted(COUNTED))})")
         for key in self.dedup_key:
             if key not in {*names, "user_id", "event_time"}:
                 raise ValueError(f"dedup_key: {key!r} among the columns, user_id or event_time")

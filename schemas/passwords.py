@@ -18,9 +18,9 @@ def has_password(uri: str) -> bool:
 
 
 def secrets_in(arguments: Iterable[str]) -> list[str]:
-    """Values of `key=value` arguments whose key says that they are secret."""
+    """Values of `key=value` arguments whose key says that they are secret; options of ours hold none, `--tokenizer-version=v1` neither."""
     pairs = (argument.removeprefix("--conf=").partition("=") for argument in arguments)
-    return [value for key, _, value in pairs if SECRET_KEY.search(key)]
+    return [value for key, _, value in pairs if SECRET_KEY.search(key) and not key.startswith("-")]
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import audit_tokens, plan_days, publish_tokens, show_status
+from jobs import audit_tokens, encode_users, plan_days, publish_tokens, show_status
 from jobs.context import Context
 from jobs.delta_tables import Where
 from jobs.drift_gates import PRIOR, change, code_usage, compared_days, day_measures
@@ -179,6 +179,9 @@ def test_a_blocked_day_waits_for_a_reason_that_is_kept(writable: Context) -> Non
     publish_tokens.run(again, LAST)
     rows = context.lake.read("runs").where("run_id = 'fourth'").collect()
     assert {(row.stage, row.status) for row in rows} == {("audit_tokens", "skipped"), ("publish_tokens", "skipped")}, "these very rows were accepted"
+    encode_users.run(replace(context, run_id="staged again"), LAST, "v1", force=True)
+    for stage in (audit_tokens, publish_tokens):
+        stage.run(replace(context, run_id="staged again"), LAST)  # the same rows in other files
     with pytest.raises(GateRefused, match="--accept REASON"):
         audit_tokens.run(replace(context, run_id="fifth"), LAST, force=True)
     assert [e.stage for e in plan_days.run(context, LAST, cutoff=datetime(2024, 1, 1, tzinfo=UTC)) if e.stage in ("audit_tokens", "publish_tokens")] == []

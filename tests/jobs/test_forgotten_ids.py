@@ -5,15 +5,17 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs import forget_users, validate_sources
+from jobs import forget_users, ids_to_forget, validate_sources
 from jobs.context import Context
 from jobs.errors import BadInput, Infrastructure
 from jobs.forgotten_ids import Key, marked_by, plain, read_key, required_key, words
 from jobs.ids_to_forget import read_ids
 from jobs.init_lakehouse import run as init
+from jobs.machine_faults import infrastructure_of
 from jobs.tables_with_ids import WITHOUT_IDS, tables_with_ids
 from schemas.catalog import Catalog
 from schemas.keys import Days
@@ -174,6 +176,19 @@ def test_a_file_without_ids_is_refused(spark: SparkSession, tmp_path: Path, name
     with pytest.raises(BadInput, match=said) as refused:
         read_ids(spark, tmp_path / name)
     assert "secret" not in str(refused.value)
+
+
+def test_a_machine_that_can_t_read_ids_is_not_their_fault(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another try may end otherwise."""
+    (tmp_path / "ids.txt").write_text("u1\n")
+
+    def failing(*_: object) -> None:
+        raise PySparkException("java.io.IOException: No space left on device")
+
+    monkeypatch.setattr(ids_to_forget, "_values", failing)
+    with pytest.raises(PySparkException) as caught:
+        read_ids(spark, tmp_path / "ids.txt")
+    assert "disk full" in str(infrastructure_of(caught.value))
 
 
 def test_a_file_that_is_not_there_is_refused(spark: SparkSession, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import join_labels
+from jobs import join_labels, label_input
 from jobs.context import Context
-from jobs.errors import BadInput
+from jobs.errors import BadInput, Infrastructure
 from jobs.join_labels import join_tokens
 from jobs.label_input import naming_labels
 from schemas.table import Table
@@ -440,6 +441,17 @@ def test_label_files_that_can_not_be_read_say_why(lake: Context, tmp_path: Path)
     with pytest.raises(BadInput, match=r"labels: column user_id found 0 times, .*\(is the header line missing") as caught:
         join_labels.run(lake, headless, at="when", out=str(tmp_path / "out"))
     assert "canary" not in str(caught.value)
+
+
+def test_a_machine_that_can_t_read_labels_is_not_their_fault(lake: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another try may end otherwise."""
+
+    def failing(*_: object) -> None:
+        raise PySparkException("java.lang.OutOfMemoryError: Java heap space")
+
+    monkeypatch.setattr(label_input, "_typed", failing)
+    with pytest.raises(Infrastructure, match="Java's heap is full"):
+        join_labels.run(lake, labels_file(tmp_path, CSV), at="when", out=str(tmp_path / "out"))
 
 
 def test_labels_that_fail_past_their_first_read_are_named(lake: Context, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from jobs.delta_tables import Where
 from jobs.errors import BadInput, GateRefused, Infrastructure
 from jobs.leases import Lease
 from jobs.maintain_lakehouse import Horizon
+from jobs.recorded_removals import record_again, whole_days
 from jobs.retention import Keep
 from jobs.show_maintenance import render
 from jobs.table_files import compact, use
@@ -289,6 +290,17 @@ def test_staged_days_that_wait_for_their_publish_stay(writable: Context) -> None
     lake.spark.sql(f"UPDATE delta.`{lake.path('staged_user_tokens')}` SET bill_codes = array(1S) WHERE ds = '{FIRST}'")
     maintain_lakehouse.run(replace(writable, run_id="house"), Keep(staged_days=1))
     assert {row.ds for row in lake.read("staged_user_tokens").select("ds").distinct().collect()} == {FIRST, LAST}
+
+
+def test_a_removal_of_users_leaves_days_as_whole_as_a_retention_left_them(writable: Context) -> None:
+    """Their staged rows are gone on purpose, and say nothing of a day that is published."""
+    maintain_lakehouse.run(replace(writable, run_id="house"), Keep(staged_days=1))
+    whole = whole_days(writable, DAYS)
+    somebody = writable.lake.read("user_tokens").where(f"ds = '{FIRST}'").agg(F.min("user_id")).collect()[0][0]
+    for table in ("user_features", "staged_user_tokens", "user_tokens"):
+        writable.spark.sql(f"DELETE FROM delta.`{writable.lake.path(table)}` WHERE CAST(user_id AS STRING) = '{somebody}'").collect()
+    assert record_again(replace(writable, run_id="removal"), whole) > 0
+    assert due(writable) == []
 
 
 @pytest.mark.parametrize("days", [50_000, 999_999_999])

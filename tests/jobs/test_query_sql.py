@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from jobs.delta_tables import Lakehouse
 from jobs.endings import words_of
 from jobs.errors import BadInput
 from schemas.catalog import Catalog
+from tests.conftest import REPOSITORY
 
 Ask = Callable[[str], str]
 
@@ -123,6 +126,8 @@ def test_data_that_make_a_statement_fail_are_bad_input(words: Context, capfd: py
         ("SELECT id FROM words WHERE wrod = 'canary'", "sql: [UNRESOLVED_COLUMN.WITH_SUGGESTION]"),
         ("SELECT id FROM words WHERE 'canary' 'canary' id", "sql: [PARSE_SYNTAX_ERROR]"),
         ("SELECT raise_error('canary')", "sql: [USER_RAISED_EXCEPTION]"),
+        ("SELECT map('canary', 1, 'canary', 2)", "sql: [DUPLICATED_MAP_KEY]"),
+        ("SELECT sequence(1, 3000000000)", "sql: [COLLECTION_SIZE_LIMIT_EXCEEDED.PARAMETER]"),
     ],
 )
 def test_a_log_keeps_the_error_s_name_and_nothing_that_it_quotes(words: Context, text: str, kept: str) -> None:
@@ -136,6 +141,17 @@ def test_a_statement_may_raise_by_itself(words: Context) -> None:
     """assert_true and raise_error are the statement's word, not a bug."""
     with pytest.raises(BadInput, match="USER_RAISED_EXCEPTION"):
         list(query_sql.render(query_sql.run(words, "SELECT assert_true(id < 0) FROM words"), "table"))
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    """As `| head` has."""
+    code = "from jobs.cli_options import write_pieces; write_pieces('x' * 1000 for _ in range(1000))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1) == b"x"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
 
 
 def test_csv_quotes_what_needs_it_and_changes_nothing(words: Context) -> None:

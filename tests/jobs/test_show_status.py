@@ -110,6 +110,8 @@ def test_a_blocked_audit_is_released_only_by_a_publish_after_it() -> None:
     assert blocked["audit_tokens"].status == "blocked"
     step = next_step(DS, marked_old(blocked), promoted="v1")
     assert step.commands[-1] == "u2qt publish --ds 2026-01-14 --accept REASON"
+    shadow = next_step(DS, marked_old(blocked), promoted="v1", version="v2")
+    assert shadow.commands[-1] == "u2qt publish --ds 2026-01-14 --tokenizer-version v2 --accept REASON"
     assert judged_audit(stages, blocked=False)["audit_tokens"].status == "refused"
     for started, reason, status in (("6", "a holiday", "accepted"), ("6", "", "blocked"), ("4", "a holiday", "blocked")):
         publish = StageStatus(stage="publish_tokens", status="done", started=started, run_id="run-b", accepted=reason)

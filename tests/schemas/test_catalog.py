@@ -73,6 +73,7 @@ def test_a_copied_folder_means_the_same(folder: Path) -> None:
         (lambda c: c["input"].update(path="../other/{ds}"), "a path without '..'"),
         (lambda c: c["input"].update(path="bill"), "either {ds} in path or a delivered_ds column"),
         (lambda c: c["columns"][0].update(name="user_id"), "a name that U2QT does not use itself"),
+        (lambda c: c.update(name="users"), "a name that U2QT does not count by itself (ds, user_id, users)"),
         (lambda c: c["columns"][0].update(name="Bill"), "columns.0.name: found 'Bill', expected name 'Bill'"),
         (lambda c: c["columns"][1].update(role="numeric"), "role numeric with type bigint or double"),
         (lambda c: c.pop("description"), "description: found nothing"),
